@@ -1,0 +1,30 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+PY ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: .venv/.ready ## .venv with everything, pinned by version and hash; instant when nothing changed
+
+.venv/.ready: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PY) -m venv .venv
+	awk '/^uv==/{p=1} p{print; if ($$0 !~ /\\$$/) exit}' constraints.txt > .venv/uv.txt
+	$(BIN)/pip install --quiet --require-hashes -r .venv/uv.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes --no-deps -r constraints.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+constraints: ## resolve constraints.txt anew (versions and hashes, no addresses)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o constraints.txt
+
+lint: setup ## ruff, mypy strict, import rules
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports

@@ -1,0 +1,140 @@
+"""What the loop needs of the world, as small protocols that the loop owns.
+
+Adapters live in `kernelsearch.clients` and in `kernelsearch.cli`; fakes for tests live in `tests/fakes.py`. Time is
+always a parameter: seconds on the clock of `Clock.now()`, which is monotonic and counts the search's own time.
+
+Whose fault is it? A bad candidate is a value (a `Report`, an `Answer` without code). Failed infrastructure is an
+`InfrastructureError`: the loop repeats the attempt, counts it apart and never tells the model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from kernelverify_api.report import Report
+from kernelverify_api.request import Level
+
+
+class InfrastructureError(Exception):
+    """The model server, the verifier or the disk failed: not the candidate's doing. The message says what to do."""
+
+
+class ModelUnavailableError(InfrastructureError):
+    """The model server could not be used."""
+
+
+class VerifierUnavailableError(InfrastructureError):
+    """No verifier could be used."""
+
+
+class Finish(StrEnum):
+    """Why a model's answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    """The model's own limit (`max_tokens`): `truncated`."""
+    CUT = "cut"
+    """We stopped it, because it could not end before the deadline."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token usage of one answer. `estimated` when the stream was cut and never reported its usage."""
+
+    prompt: int = 0
+    completion: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the model, raw: thought and content as the server separated them (or did not)."""
+
+    content: str
+    reasoning: str
+    """The separated thought (`reasoning` or `reasoning_content`); empty when the server leaves it inside `content`."""
+    finish: Finish
+    tokens: Tokens
+    model: str
+    """The model's name as the server states it in the answer."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kernel to judge: Python text that defines `ModelNew`."""
+
+    attempt: int
+    source: str
+    language: str
+    level: Level
+
+
+class Proposer(Protocol):
+    """Asks the model."""
+
+    async def propose(self, prompt: str, deadline: float, on_tokens: Callable[[int], None] | None = None) -> Answer:
+        """Stream an answer, cutting it (`Finish.CUT`) when `deadline` comes first.
+
+        `on_tokens` is called with the number of completion tokens so far, for the live display.
+        Retries what is transient; raises ModelUnavailableError when the server cannot be used.
+        """
+
+
+class Verifier(Protocol):
+    """Judges a candidate."""
+
+    async def verify(self, candidate: Candidate, deadline: float) -> Report:
+        """The verdict. A verifier that vanished is replaced and the candidate submitted again.
+
+        Raises VerifierUnavailableError when none can be used before `deadline`, and on `infra_error` / `cancelled`.
+        """
+
+
+class Clock(Protocol):
+    """Time as the search counts it."""
+
+    def now(self) -> float:
+        """Seconds of the search clock; monotonic."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long on this clock."""
+
+
+class Store(Protocol):
+    """Keeps the checkpoint durably: a journal on a laptop, a ConfigMap on a cluster."""
+
+    async def load(self) -> Mapping[str, Any] | None:
+        """The last saved checkpoint, or None for a new search."""
+
+    async def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """Durable once this returns. Raises InfrastructureError when it cannot be."""
+
+
+class Archive(Protocol):
+    """Keeps every attempt whole: prompt, thought, answer, report."""
+
+    async def append(self, record: Mapping[str, Any]) -> None:
+        """Best effort by contract: raises InfrastructureError when the disk is full; the loop warns and goes on."""
+
+
+@dataclass(frozen=True)
+class LiveSpec:
+    """What may change while a search runs, as last seen."""
+
+    deadline: float
+    """On the search clock, seconds."""
+    suspend: bool = False
+    stop: bool = False
+    max_attempts: int = 0
+    max_tokens: int = 0
+    target_speedup: float | None = None
+
+
+class Progress(Protocol):
+    """Makes facts visible; the heartbeat of the search."""
+
+    async def publish(self, facts: Mapping[str, Any]) -> LiveSpec:
+        """Show the facts (the runner's part of `status`, design/api.md) and return the budget as it now stands."""
