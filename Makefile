@@ -28,3 +28,20 @@ lint: setup ## ruff, mypy strict, import rules
 	ruff format --check .
 	mypy
 	lint-imports
+
+test: setup ## every tier that this machine can run
+	pytest tests
+
+test-unit: setup ## no torch, no network but loopback, seconds
+	pytest tests/unit
+
+test-verifier: setup ## the judge on the CPU: sandbox, corpus of kernels, service (minutes)
+	pytest tests/verifier
+
+bench: setup ## every benchmark at full length; each prints one last line of JSON
+	for b in benchmarks/[a-z]*.py; do echo "== $$b"; python $$b --json || exit 1; done
+
+clean: ## forget the virtual environment and the tools' caches; results under runs/ stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: help setup constraints lint demo test test-unit test-verifier bench clean

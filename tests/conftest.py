@@ -1,0 +1,54 @@
+"""Skips are honest: a test names what it needs, and in CI a need that the machine meets may not be skipped."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _has_gpu() -> bool:
+    return Path("/proc/driver/nvidia/version").exists()
+
+
+NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "linux": (lambda: sys.platform == "linux", "needs Linux: the sandbox is Landlock and seccomp"),
+    "root": (lambda: os.geteuid() == 0, "needs root: the candidate gets a user id of its own"),
+    "no_root": (lambda: os.geteuid() != 0, "needs to run without root"),
+    "gpu": (_has_gpu, "needs an NVIDIA GPU"),
+}
+"""By marker argument: how to see whether the need is met, and the reason that a skip shows."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): what the machine must offer: " + ", ".join(NEEDS))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            met, reason = NEEDS[name]
+            if not met():
+                pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    result = yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None:
+        known = tuple(reason for _, reason in NEEDS.values())
+        unexcused = [r for r in reporter.stats.get("skipped", []) if not str(r.longrepr[2]).endswith(known)]
+        if unexcused and session.exitstatus == pytest.ExitCode.OK:
+            reporter.write_line(f"CI: {len(unexcused)} test(s) skipped although this machine could run them", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's top folder."""
+    return ROOT
