@@ -1,0 +1,13 @@
+"""Leaves with exit code 0 in the middle of a call.
+
+problem: multiply_add
+expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+"""
+
+import torch
+import os
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, a, b, c):
+        os._exit(0)

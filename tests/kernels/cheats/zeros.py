@@ -1,0 +1,12 @@
+"""Returns zeros.
+
+problem: multiply_add
+expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+"""
+
+import torch
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, a, b, c):
+        return torch.zeros_like(a)

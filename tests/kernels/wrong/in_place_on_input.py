@@ -1,0 +1,26 @@
+"""Writes the result into an input; the reference leaves its inputs alone.
+
+problem: multiply_add
+expect: incorrect, runtime_error
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def multiply_add_kernel(a_ptr, b_ptr, c_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < n
+    a = tl.load(a_ptr + offsets, mask=mask)
+    b = tl.load(b_ptr + offsets, mask=mask)
+    c = tl.load(c_ptr + offsets, mask=mask)
+    tl.store(y_ptr + offsets, a * b + c, mask=mask)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, a, b, c):
+        n = a.numel()
+        multiply_add_kernel[(triton.cdiv(n, 2048),)](a, b, c, c, n, BLOCK=2048)
+        return c

@@ -1,0 +1,19 @@
+"""Defines the kernel and forgets ModelNew.
+
+problem: multiply_add
+expect: runtime_error, compile_error
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def multiply_add_kernel(a_ptr, b_ptr, c_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < n
+    a = tl.load(a_ptr + offsets, mask=mask)
+    b = tl.load(b_ptr + offsets, mask=mask)
+    c = tl.load(c_ptr + offsets, mask=mask)
+    tl.store(y_ptr + offsets, a * b + c, mask=mask)
