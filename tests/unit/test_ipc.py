@@ -223,6 +223,43 @@ def test_from_fd_owns_the_descriptor():
     b.close()
 
 
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+TREES = st.recursive(
+    SCALARS | st.complex_numbers(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def refuse(*args):
+    raise TypeError(args)
+
+
+@given(tree=TREES)
+def test_a_tree_comes_back_from_its_skeleton_with_every_type(tree):
+    skeleton = json.loads(json.dumps(ipc.pack_tree(tree, refuse), allow_nan=False))
+
+    back = ipc.unpack_tree(skeleton, refuse)
+
+    assert repr(back) == repr(tree)
+
+
+def test_other_leaves_are_the_callers_affair():
+    skeleton = ipc.pack_tree([{"a": range(3)}], lambda value: {"range": len(value)})
+
+    assert skeleton == [{"dict": [["a", {"range": 3}]]}]
+    assert ipc.unpack_tree(skeleton, lambda tag, n: (tag, n)) == [{"a": ("range", 3)}]
+
+
+def test_an_untagged_object_in_a_skeleton_is_malformed():
+    with pytest.raises(ipc.Malformed, match="no tag"):
+        ipc.unpack_tree({"a": 1, "b": 2}, refuse)
+
+
 async def async_pair(limit: int = 65536):
     left, right = socket.socketpair()
     return await ipc.AsyncChannel.from_socket(left, limit), ipc.Channel(right, limit)

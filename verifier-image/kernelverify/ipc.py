@@ -10,16 +10,21 @@ asks for them; otherwise the kernel drops them.
     ├── TimedOut    no whole message within the time
     └── Malformed   not a message of this protocol: oversize, no JSON object, too deep, Infinity, too many descriptors
 
+Trees (arguments, outputs: tuples, lists, dicts, scalars around tensors) travel as a *skeleton*: plain JSON in which
+each JSON object is a tag, `{"tensor": 3}`, `{"tuple": [...]}`, `{"dict": [[key, value], ...]}`, `{"float": "nan"}`,
+`{"complex": [re, im]}`, and whatever tags the two ends agree on for other leaves. The tensors travel in memory.
+
 Standard library only: the untrusted side imports this module too.
 """
 
 import asyncio
 import json
+import math
 import os
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 MAX_DEPTH = 64
@@ -85,6 +90,46 @@ def _depth(value: object) -> int:
         containers = [v for v in level if isinstance(v, dict | list)]
         level = [child for v in containers for child in (v.values() if isinstance(v, dict) else v)]
     return depth
+
+
+def pack_tree(value: object, leaf: Callable[[object], dict[str, Any]]) -> Any:  # noqa: PLR0911 - one a case
+    """The skeleton of a tree. `leaf` gives the tag of what is no container and no plain scalar."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return float(value) if math.isfinite(value) else {"float": repr(float(value))}
+        case complex():
+            return {"complex": [repr(value.real), repr(value.imag)]}
+        case tuple():
+            return {"tuple": [pack_tree(v, leaf) for v in value]}
+        case list():
+            return [pack_tree(v, leaf) for v in value]
+        case dict():
+            return {"dict": [[pack_tree(k, leaf), pack_tree(v, leaf)] for k, v in value.items()]}
+        case _:
+            return leaf(value)
+
+
+def unpack_tree(skeleton: Any, leaf: Callable[[str, Any], object]) -> Any:  # noqa: PLR0911 - one a case
+    """The tree of a skeleton; `leaf(tag, content)` gives the value of every tag that this module does not know."""
+    match skeleton:
+        case list():
+            return [unpack_tree(v, leaf) for v in skeleton]
+        case {"tuple": list(items)}:
+            return tuple(unpack_tree(v, leaf) for v in items)
+        case {"dict": list(pairs)}:
+            return {unpack_tree(k, leaf): unpack_tree(v, leaf) for k, v in pairs}
+        case {"float": str(text)}:
+            return float(text)
+        case {"complex": [real, imag]}:
+            return complex(float(real), float(imag))
+        case dict() if len(skeleton) == 1:
+            return leaf(*next(iter(skeleton.items())))
+        case None | bool() | int() | float() | str():
+            return skeleton
+        case _:
+            raise Malformed(f"no tag in a skeleton: {str(skeleton)[:200]}")
 
 
 class Channel:
