@@ -1,10 +1,18 @@
 """What the loop needs of the world, as small protocols that the loop owns.
 
-Adapters live in `kernelsearch.clients` and in `kernelsearch.cli`; fakes for tests live in `tests/fakes.py`. Time is
-always a parameter: seconds on the clock of `Clock.now()`, which is monotonic and counts the search's own time.
+Adapters live in `kernelsearch.clients`, in `kernelsearch.search.journal` and `archive`, and in `kernelsearch.cli`;
+fakes for tests live in `tests/fakes.py`. Time is always a parameter: seconds on the clock of `Clock.now()`, which is
+monotonic and counts the search's own time.
 
 Whose fault is it? A bad candidate is a value (a `Report`, an `Answer` without code). Failed infrastructure is an
-`InfrastructureError`: the loop repeats the attempt, counts it apart and never tells the model.
+`InfrastructureError`: the loop repeats the attempt, counts it apart and never tells the model. A problem that cannot
+be judged at all is the user's, an `UnusableProblemError`: the search ends and says what to write instead.
+
+    Exception
+    ├── InfrastructureError
+    │   ├── ModelUnavailableError
+    │   └── VerifierUnavailableError
+    └── UnusableProblemError
 """
 
 from collections.abc import Callable, Mapping
@@ -26,6 +34,10 @@ class ModelUnavailableError(InfrastructureError):
 
 class VerifierUnavailableError(InfrastructureError):
     """No verifier could be used."""
+
+
+class UnusableProblemError(Exception):
+    """The verifier refuses the problem itself. The message names the line or attribute and what to write instead."""
 
 
 class Finish(StrEnum):
@@ -89,7 +101,8 @@ class Verifier(Protocol):
     async def verify(self, candidate: Candidate, deadline: float) -> Report:
         """The verdict. A verifier that vanished is replaced and the candidate submitted again.
 
-        Raises VerifierUnavailableError when none can be used before `deadline`, and on `infra_error` / `cancelled`.
+        Raises VerifierUnavailableError when none can be used before `deadline`, and on `infra_error` / `cancelled`;
+        UnusableProblemError when the problem itself is refused.
         """
 
 
@@ -138,3 +151,143 @@ class Progress(Protocol):
 
     async def publish(self, facts: Mapping[str, Any]) -> LiveSpec:
         """Show the facts (the runner's part of `status`, design/api.md) and return the budget as it now stands."""
+
+
+class Service(StrEnum):
+    """A part of the world that can fail."""
+
+    MODEL = "model"
+    VERIFIER = "verifier"
+    STORE = "store"
+    ARCHIVE = "archive"
+    PROGRESS = "progress"
+
+
+@dataclass(frozen=True)
+class Started:
+    """The search runs: from the beginning, or resumed with what an earlier process had found."""
+
+    chains: int
+    strategy: str
+    resumed: bool
+    prompt_version: str
+    note: str = ""
+    """What the user should know about how the configuration was read; often empty."""
+
+
+@dataclass(frozen=True)
+class AttemptStarted:
+    """A prompt went to the model."""
+
+    attempt: int
+    chain: int
+    step: str
+    """`fresh`, `repair`, `improve` or `restart`."""
+    base: int | None
+    """The attempt that is repaired or improved."""
+    idea: str
+    """What the model was asked to try, in words; empty when it was left free."""
+
+
+@dataclass(frozen=True)
+class TokensSoFar:
+    """The model is answering."""
+
+    attempt: int
+    chain: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Verifying:
+    """A candidate went to the verifier."""
+
+    attempt: int
+    chain: int
+    level: Level
+    language: str
+
+
+@dataclass(frozen=True)
+class AttemptFinished:
+    """A verdict is in the saved checkpoint."""
+
+    attempt: int
+    chain: int
+    step: str
+    verdict: str
+    """A value of `population.Verdict`."""
+    speedup: float | None
+    tokens: Tokens
+    seconds: float
+    """From the prompt to the verdict."""
+    reason: str
+    """The verdict in one line, for people."""
+
+
+@dataclass(frozen=True)
+class AttemptDropped:
+    """An attempt ended without a verdict, because the search ended first. It is not counted."""
+
+    attempt: int
+    chain: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class BestImproved:
+    """A champion's figure is the new best."""
+
+    attempt: int
+    chain: int
+    speedup: float | None
+    """None when the kernel is right but nothing could time it (an emulated language)."""
+    ci99: tuple[float, float] | None
+    baseline: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Infrastructure failed; the loop retries or goes on without."""
+
+    service: Service
+    message: str
+    chain: int | None = None
+    retry_in: float | None = None
+    """Seconds; None when it is not repeated."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The loop is over. `reason` is a value of `facts.Reason`."""
+
+    reason: str
+    message: str
+
+
+Event = (
+    Started
+    | AttemptStarted
+    | TokensSoFar
+    | Verifying
+    | AttemptFinished
+    | AttemptDropped
+    | BestImproved
+    | Trouble
+    | Ended
+)
+
+
+class Observer(Protocol):
+    """Hears what happens, for the live display and `--json` events. Must not raise and must not block."""
+
+    def on(self, event: Event) -> None:
+        """One event; called in the loop's own thread, in the order in which things happened."""
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def on(self, event: Event) -> None:
+        """Forget it."""
