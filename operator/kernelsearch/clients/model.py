@@ -1,0 +1,397 @@
+"""Asks a model over the OpenAI API: any server that speaks it, DeepSeek-R1's habits by default.
+
+Streams, so that an answer can be cut at the deadline and its tokens shown while they come. What is transient (429,
+5xx, refused or dropped connections, a stream that stalls) is tried again until the deadline or until `give_up_s` of
+failure; what is not (a wrong key, name or request) is refused at once with the remedy. One client serves all chains.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import openai
+
+from kernelsearch.clients import errors
+from kernelsearch.search.ports import Answer, Clock, Finish, ModelUnavailableError, Tokens
+
+CHARACTERS_PER_TOKEN = 3.5
+"""Between R1's prose (about 4) and its code (about 3); only for answers that never reported their usage."""
+CONNECT_S = 10.0
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+Key = Callable[[], str]
+"""Gives the API key; asked before each request, since a mounted Secret may be renewed."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the model is."""
+
+    url: str
+    """Base URL, usually ending in `/v1`."""
+    model: str
+    api_key: Key | None = None
+    ca_pem: str | None = None
+    """Certificates to trust, PEM; absent: the system's."""
+    insecure: bool = False
+    """Do not verify the server's certificate."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"the model's URL is {self.url!r}; write it with scheme and host, as http://HOST:PORT/v1")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. DeepSeek's advice for R1; below 16k tokens its thought is often cut off."""
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_tokens: int = 32768
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How models differ behind the same API. The default is R1's: everything in the user's turn."""
+
+    system_prompt: str = ""
+    thought_fields: tuple[str, ...] = ("reasoning", "reasoning_content")
+    """Fields of a delta that may hold the thought; the first that is there counts (some servers send both)."""
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the request, as the server documents them."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what, in seconds."""
+
+    first_token_s: float = 180.0
+    """A full server queues requests; R1 reads a long prompt in seconds."""
+    stall_s: float = 60.0
+    """Without a token for so long, the stream counts as dead."""
+    give_up_s: float = 600.0
+    """Failing for so long, the server counts as unavailable (`budget.unavailableSeconds`)."""
+    backoff: errors.Backoff = field(default_factory=errors.Backoff)
+
+
+def key_from_environment(variable: str) -> Key:
+    """Read the API key from an environment variable, at each request."""
+
+    def read() -> str:
+        value = os.environ.get(variable, "").strip()
+        if not value:
+            raise errors.ModelRefusedError(f"the API key is missing: set the environment variable {variable}")
+        return value
+
+    return read
+
+
+class ModelClient:
+    """Satisfies `search.ports.Proposer`. Use as an async context manager, or call `close`."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        clock: Clock,
+        *,
+        sampling: Sampling | None = None,
+        profile: Profile | None = None,
+        patience: Patience | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._clock = clock
+        self._sampling = sampling or Sampling()
+        self._profile = profile or Profile()
+        self._patience = patience or Patience()
+        self._random = random or Random()  # noqa: S311 - jitter
+        self._client = _connect(endpoint)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def models(self) -> tuple[str, ...]:
+        """Names of the models that the server offers. One try: raises ModelUnavailableError."""
+        try:
+            with self._translated():
+                page = await _within(CONNECT_S, self._client.models.list(extra_headers=self._headers()), "/models")
+                return tuple(str(model.id) for model in page.data)
+        except errors.TransientError as error:
+            raise self._given_up(error, failures=1, seconds=0) from error
+
+    async def propose(self, prompt: str, deadline: float, on_tokens: Callable[[int], None] | None = None) -> Answer:
+        """See `search.ports.Proposer`."""
+        failing_since: float | None = None
+        failures = 0
+        while True:
+            try:
+                return await self._ask(prompt, deadline, on_tokens)
+            except errors.TransientError as error:
+                failures += 1
+                now = self._clock.now()
+                failing_since = now if failing_since is None else failing_since
+                delay = self._patience.backoff.delay(failures, error.retry_after, self._random)
+                if now + delay >= min(deadline, failing_since + self._patience.give_up_s):
+                    raise self._given_up(error, failures, now - failing_since) from error
+            await self._clock.sleep(delay)
+
+    def _given_up(self, error: errors.TransientError, failures: int, seconds: float) -> ModelUnavailableError:
+        return ModelUnavailableError(
+            f"the model server {self._endpoint.url} failed {failures} time(s) in {seconds:.0f} s, at last: {error}. "
+            "See that it runs and is reachable from here (GET /models must answer)"
+        )
+
+    async def _ask(self, prompt: str, deadline: float, on_tokens: Callable[[int], None] | None) -> Answer:
+        """One request. Raises TransientError or ModelRefusedError."""
+        draft = Draft(prompt, self._endpoint.model, self._profile.thought_fields, self._clock)
+        left = deadline - self._clock.now()
+        if left <= 0:
+            return draft.unasked()
+        try:
+            async with asyncio.timeout(left), aclosing(self._chunks(prompt, draft)) as chunks:
+                async for chunk in chunks:
+                    if draft.add(chunk) and on_tokens is not None:
+                        on_tokens(draft.completion)
+        except TimeoutError:
+            # Only the deadline arrives here as itself: the stream's own waits become TransientError in `_chunks`.
+            return draft.answer(draft.finish or Finish.CUT)
+        except errors.TransientError:
+            # Whatever broke after the end of the answer took at most its usage with it.
+            if draft.finish is None:
+                raise
+        if draft.finish is None:
+            raise errors.TransientError("the stream ended before the answer did")
+        return draft.answer(draft.finish)
+
+    async def _chunks(self, prompt: str, draft: "Draft") -> AsyncGenerator[Any, None]:
+        with self._translated():
+            stream = await _within(self._patience.first_token_s, self._request(prompt), "an answer")
+            async with stream:
+                chunks = aiter(stream)
+                while True:
+                    patience = self._patience.stall_s if draft.pieces else self._patience.first_token_s
+                    try:
+                        chunk = await _within(patience, anext(chunks), "a token")
+                    except StopAsyncIteration:
+                        return
+                    yield chunk
+
+    async def _request(self, prompt: str) -> Any:
+        system = [{"role": "system", "content": self._profile.system_prompt}] if self._profile.system_prompt else []
+        messages: Any = [*system, {"role": "user", "content": prompt}]
+        return await self._client.chat.completions.create(
+            model=self._endpoint.model,
+            messages=messages,
+            stream=True,
+            stream_options={"include_usage": True},
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            max_tokens=self._sampling.max_tokens,
+            extra_headers=self._headers(),
+            extra_body=dict(self._profile.extra_body) or None,
+        )
+
+    def _headers(self) -> dict[str, str]:
+        key = self._endpoint.api_key().strip() if self._endpoint.api_key else ""
+        if not key:
+            return {}
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise errors.ModelRefusedError("the API key holds spaces or characters that no key has: look at its source")
+        return {"Authorization": f"Bearer {key}"}
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what the SDK and its HTTP library raise into TransientError or ModelRefusedError."""
+        try:
+            yield
+        except (errors.TransientError, ModelUnavailableError):
+            raise
+        except openai.APIStatusError as error:
+            raise self._from_status(error.status_code, error, errors.retry_after(error.response.headers)) from error
+        except openai.APIError as error:
+            raise self._from_status(_status_in(error.body), error, None) from error
+        except Exception as error:
+            # Trust border: everything inside is the SDK at work on what a stranger sent. Older ones let errors of
+            # their HTTP library through, and a malformed stream surfaces as whatever the parser tripped over.
+            raise errors.TransientError(f"{type(error).__name__}: {self._shown(error)}") from error
+
+    def _from_status(self, status: int | None, error: openai.APIError, retry: float | None) -> Exception:
+        if status is None or errors.is_transient(status):
+            where = f"HTTP {status}: " if status else ""
+            return errors.TransientError(f"{where}{self._shown(error)}{_cause(error)}", retry)
+        return errors.ModelRefusedError(
+            f"HTTP {status} from {self._endpoint.url}: {self._shown(error)}. {self._remedy(status)}"
+        )
+
+    def _remedy(self, status: int) -> str:
+        if status in {401, 403}:
+            return (
+                "Check the API key: spec.model.endpoint.apiKeySecretRef, on a laptop the environment variable "
+                "KERNELSEARCH_SECRET_<NAME>_<KEY>"
+            )
+        if status == 404:  # noqa: PLR2004 - not found
+            return (
+                f"Check spec.model.name ({self._endpoint.model!r}) and the URL, which usually ends in /v1; "
+                "GET /models lists the names that the server knows"
+            )
+        return (
+            "The server does not take this request. When it speaks of length, lower spec.model.sampling.maxTokens or "
+            "raise the server's context length"
+        )
+
+    def _shown(self, error: Exception) -> str:
+        """The error's own words, bounded, without the key: some servers quote it."""
+        text = " ".join(str(error).split())[:500]
+        key = self._endpoint.api_key().strip() if self._endpoint.api_key else ""
+        return text.replace(key, "***") if key else text
+
+
+def _connect(endpoint: Endpoint) -> openai.AsyncOpenAI:
+    verify: ssl.SSLContext | bool = not endpoint.insecure
+    if endpoint.ca_pem and not endpoint.insecure:
+        verify = ssl.create_default_context(cadata=endpoint.ca_pem)
+    # A proxy that the environment names is right for the world and wrong for this machine.
+    local = urlsplit(endpoint.url).hostname in LOOPBACK
+    return openai.AsyncOpenAI(
+        base_url=endpoint.url,
+        api_key="unused",  # the header is set at each request; without one the SDK would take OPENAI_API_KEY
+        max_retries=0,
+        timeout=openai.Timeout(None, connect=CONNECT_S),
+        http_client=openai.DefaultAsyncHttpxClient(verify=verify, trust_env=not local),
+    )
+
+
+async def _within(seconds: float, work: Any, what: str) -> Any:
+    """Await it for so long at most. Raises TransientError when the time is over."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise errors.TransientError(f"waited {seconds:g} s for {what} in vain") from error
+
+
+def _status_in(body: object) -> int | None:
+    """The status that an error inside a stream carries (vLLM writes it as `code`), if any."""
+    code = body.get("code") if isinstance(body, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else None  # noqa: PLR2004 - HTTP errors
+
+
+def _first_text(delta: Any, fields: tuple[str, ...]) -> str:
+    for name in fields:
+        text = getattr(delta, name, None)
+        if isinstance(text, str) and text:
+            return text
+    return ""
+
+
+def _cause(error: Exception) -> str:
+    return f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
+
+
+class Draft:
+    """An answer while it comes in."""
+
+    def __init__(self, prompt: str, model: str, thought_fields: tuple[str, ...], clock: Clock) -> None:
+        self._clock = clock
+        self._prompt = prompt
+        self._model = model
+        self._thought_fields = thought_fields
+        self._started = self._clock.now()
+        self._reasoning: list[str] = []
+        self._content: list[str] = []
+        self._characters = 0
+        self._usage: Any = None
+        self.pieces = 0
+        """Deltas with text so far."""
+        self.finish: Finish | None = None
+
+    def add(self, chunk: Any) -> bool:
+        """Take in one chunk of the stream; True when it held text."""
+        self._model = getattr(chunk, "model", None) or self._model
+        self._usage = getattr(chunk, "usage", None) or self._usage
+        choice = next(iter(getattr(chunk, "choices", None) or ()), None)
+        if choice is None:
+            return False
+        if getattr(choice, "finish_reason", None):
+            self.finish = Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP
+        return self._take(getattr(choice, "delta", None))
+
+    def _take(self, delta: Any) -> bool:
+        thought = _first_text(delta, self._thought_fields)
+        content = _first_text(delta, ("content",))
+        if not thought and not content:
+            return False
+        self._reasoning.append(thought)
+        self._content.append(content)
+        self._characters += len(thought) + len(content)
+        self.pieces += 1
+        return True
+
+    @property
+    def completion(self) -> int:
+        """Tokens so far, by our own count: most servers send one a delta, some several."""
+        return max(self.pieces, _estimated(self._characters))
+
+    def unasked(self) -> Answer:
+        """The deadline came before the request did: nothing was sent, nothing spent."""
+        return Answer("", "", Finish.CUT, Tokens(estimated=True), self._model, seconds=0.0)
+
+    def answer(self, finish: Finish) -> Answer:
+        """What came in, as the loop sees it."""
+        return Answer(
+            content="".join(self._content),
+            reasoning="".join(self._reasoning),
+            finish=finish,
+            tokens=self._estimate() if self._usage is None or finish is Finish.CUT else self._reported(),
+            model=self._model,
+            seconds=self._clock.now() - self._started,
+        )
+
+    def _reported(self) -> Tokens:
+        completion = int(getattr(self._usage, "completion_tokens", 0) or 0)
+        details = getattr(self._usage, "completion_tokens_details", None)
+        reasoning = getattr(details, "reasoning_tokens", None)
+        return Tokens(
+            prompt=int(getattr(self._usage, "prompt_tokens", 0) or 0),
+            completion=completion,
+            # Few servers split their count; the characters then say how much of it was thought.
+            reasoning=self._thought_share(completion) if reasoning is None else int(reasoning),
+        )
+
+    def _estimate(self) -> Tokens:
+        completion = self.completion
+        return Tokens(
+            prompt=_estimated(len(self._prompt)),
+            completion=completion,
+            reasoning=self._thought_share(completion),
+            estimated=True,
+        )
+
+    def _thought_share(self, completion: int) -> int:
+        content = "".join(self._content)
+        inside, closed, _ = content.rpartition("</think>")
+        thought = sum(map(len, self._reasoning)) + len(inside) + len(closed)
+        return round(completion * thought / self._characters) if self._characters else 0
+
+
+def _estimated(characters: int) -> int:
+    return round(characters / CHARACTERS_PER_TOKEN)
