@@ -268,13 +268,16 @@ def _connect(endpoint: Endpoint) -> openai.AsyncOpenAI:
         verify = ssl.create_default_context(cadata=endpoint.ca_pem)
     # A proxy that the environment names is right for the world and wrong for this machine.
     local = urlsplit(endpoint.url).hostname in LOOPBACK
-    return openai.AsyncOpenAI(
+    client = openai.AsyncOpenAI(
         base_url=endpoint.url,
         api_key="unused",  # the header is set at each request; without one the SDK would take OPENAI_API_KEY
         max_retries=0,
         timeout=openai.Timeout(None, connect=CONNECT_S),
         http_client=openai.DefaultAsyncHttpxClient(verify=verify, trust_env=not local),
     )
+    # The SDK took these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, which speak of another service.
+    client.organization = client.project = None
+    return client
 
 
 async def _within(seconds: float, work: Any, what: str) -> Any:

@@ -1,0 +1,66 @@
+"""A small script for the replay model, and the model client in front of it, over real HTTP on the loopback."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+
+from kernelsearch.clients import errors
+from kernelsearch.clients.model import Endpoint, ModelClient, Patience
+from kernelsearch.replay import script, server
+from kernelsearch.replay.faults import Fault
+
+THOUGHT = "Okay, so I need a kernel. Let me think about the rows first, then about the columns."
+CONTENT = "Here it is:\n```python\nclass ModelNew: ...\n```\n"
+TEXT = f"""
+schema: 1
+model: small
+pace: {{tokensPerSecond: 2000, firstTokenSeconds: 0.01}}
+answers:
+  only: {{thought: "{THOUGHT}", content: {json.dumps(CONTENT)}}}
+fallback: only
+"""
+QUICK = Patience(first_token_s=0.5, stall_s=0.3, give_up_s=3.0, backoff=errors.Backoff(first_s=0.02, longest_s=0.05))
+BRIEF = Patience(first_token_s=0.2, stall_s=0.1, give_up_s=0.4, backoff=errors.Backoff(first_s=0.02, longest_s=0.05))
+"""For faults that last."""
+
+
+class RealClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def soon(seconds: float = 20.0) -> float:
+    return time.monotonic() + seconds
+
+
+def small(**changes) -> script.Script:
+    """The small script with other fields."""
+    return script.parse(TEXT).model_copy(update=changes)
+
+
+def faulty(*texts: str) -> dict[str, tuple[Fault, ...]]:
+    return {"faults": tuple(Fault.parse(text) for text in texts)}
+
+
+@asynccontextmanager
+async def asked(
+    of: script.Script | None = None,
+    *,
+    faults: tuple[Fault, ...] = (),
+    server_key: str = "",
+    patience: Patience = QUICK,
+    api_key=None,
+    **options,
+) -> AsyncIterator[ModelClient]:
+    """A client of a replay model that runs in this loop."""
+    settings = server.Settings(port=0, faults=faults, api_key=server_key)
+    async with server.serving(of or small(), settings) as url:
+        endpoint = Endpoint(url, model="replay:small", api_key=api_key)
+        async with ModelClient(endpoint, RealClock(), patience=patience, random=Random(1), **options) as client:
+            yield client
