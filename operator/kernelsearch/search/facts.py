@@ -113,6 +113,10 @@ class Recent:
     seconds: float
     """When its verdict came, on the search clock."""
     reason: str
+    step: str = ""
+    """For the prompt's history; not published."""
+    idea: str = ""
+    """For the prompt's history; not published."""
 
 
 @dataclass(frozen=True)

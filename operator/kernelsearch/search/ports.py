@@ -18,7 +18,7 @@ be judged at all is the user's, an `UnusableProblemError`: the search ends and s
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from kernelverify_api.report import Report
 from kernelverify_api.request import Level
@@ -26,6 +26,12 @@ from kernelverify_api.request import Level
 
 class InfrastructureError(Exception):
     """The model server, the verifier or the disk failed: not the candidate's doing. The message says what to do."""
+
+    retry: ClassVar[bool] = True
+    """False in classes of errors that another try of the same request cannot help: a wrong key, name or request."""
+
+    since: float | None = None
+    """When the service began to fail, on the search clock, where the adapter knows; it may have retried by itself."""
 
 
 class ModelUnavailableError(InfrastructureError):
