@@ -87,8 +87,9 @@ def no_kernel(reason: str) -> str:
 def truncated() -> str:
     """What the next prompt says about an answer that ran into the model's own limit."""
     return (
-        "The last answer failed to give a kernel: it reached its length limit before the code was complete. Think briefly this time, choose "
-        "the simplest design that works, and give the whole module in one fenced code block right away."
+        "The last answer failed to give a kernel: it reached its length limit before the code was complete. Think "
+        "briefly this time, choose the simplest design that works, and give the whole module in one fenced code block "
+        "right away."
     )
 
 

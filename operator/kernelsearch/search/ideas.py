@@ -70,8 +70,8 @@ METHODS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "launch": (
             "Do everything in one launch, and as little as possible in Python before it.",
             (
-                "Avoid allocations, synchronisation and shape arithmetic on the path of `forward`; prepare in `__init__` "
-                "what does not depend on the inputs."
+                "Avoid allocations, synchronisation and shape arithmetic on the path of `forward`; prepare in "
+                "`__init__` what does not depend on the inputs."
             ),
             "Choose the grid so that one wave of blocks covers the work.",
         ),
@@ -85,8 +85,8 @@ METHODS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
         "compute": (
             (
-                "Help the compiler to vectorise: `#pragma omp simd`, `-O3 -march=native -ffast-math` where the tolerance "
-                "allows, `__restrict` pointers, at::vec::Vectorized."
+                "Help the compiler to vectorise: `#pragma omp simd`, `-O3 -march=native -ffast-math` where the "
+                "tolerance allows, `__restrict` pointers, at::vec::Vectorized."
             ),
             "Keep several independent accumulators in the reduction, so that additions overlap.",
             "Replace expensive functions by polynomials or by exp2 with enough accuracy, vectorised.",
@@ -95,8 +95,8 @@ METHODS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "launch": (
             "Do everything in one call into C++, and as little as possible in Python before it.",
             (
-                "Avoid allocations and checks on the path of `forward`; prepare in `__init__` what does not depend on the "
-                "inputs."
+                "Avoid allocations and checks on the path of `forward`; prepare in `__init__` what does not depend on "
+                "the inputs."
             ),
             "Raise the grain size, so that starting threads does not cost more than the work.",
         ),
