@@ -96,7 +96,7 @@ def seconds_used(mapping: Mapping[str, Any] | None) -> float:
 
 def size(mapping: Mapping[str, Any], enough: int = 0) -> int:
     """Bytes when gzipped. Text already within `enough` is not compressed: gzip makes nothing larger that matters."""
-    text = json.dumps(mapping, ensure_ascii=False).encode()
+    text = json.dumps(mapping, ensure_ascii=False).encode(errors="replace")
     return len(text) if len(text) <= enough else len(gzip.compress(text, compresslevel=6))
 
 

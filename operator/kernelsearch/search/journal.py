@@ -58,7 +58,7 @@ class Journal:
 
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
         """See `ports.Store`."""
-        line = json.dumps(checkpoint, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(checkpoint, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
         try:
             if self._length and self._length + len(line) > self._compact_above:
                 self._replace(line)

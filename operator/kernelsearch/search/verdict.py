@@ -2,9 +2,11 @@
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from kernelsearch.search import extract, feedback, untrusted
+from kernelsearch.search import feedback, prompts, untrusted
+from kernelsearch.search.extract import Kernel, NoKernel
 from kernelsearch.search.population import Attempt, Kind, Verdict
 from kernelsearch.search.ports import Answer, Finish
 from kernelsearch.search.strategy import Fresh, Improve, Repair, Restart
@@ -12,6 +14,12 @@ from kernelverify_api.report import Report, Status
 
 _PARTICULARS = re.compile("['\"\u2018].*?['\"\u2019]|0x[0-9a-fA-F]+|\\d+")
 """Quoted names (compilers use typographic quotes), addresses and numbers: they differ between equal mistakes."""
+
+
+Reports = tuple[Report | None, Report | None]
+"""Of level full and of level champion, as far as there are any."""
+
+NO_REPORTS: Reports = (None, None)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,17 @@ def asked(number: int, chain: int, step: Fresh | Repair | Improve | Restart, beg
             return Asked(number, chain, Kind.REPAIR, began, base.id, base.on_correct, base.idea)
 
 
-def without_kernel(asked_: Asked, answer: Answer, why: extract.NoKernel, now: float) -> Attempt:
+def attempt(asked_: Asked, answer: Answer, kernel: Kernel | NoKernel, reports: Reports, now: float) -> Attempt:
+    """What became of it."""
+    full, champion = reports
+    if isinstance(kernel, NoKernel):
+        return without_kernel(asked_, answer, kernel, now)
+    if full is None:
+        raise ValueError(f"attempt {asked_.id} has a kernel and no report: it must be verified before it is remembered")
+    return from_reports(asked_, kernel, full, champion, now)
+
+
+def without_kernel(asked_: Asked, answer: Answer, why: NoKernel, now: float) -> Attempt:
     """The attempt whose answer held nothing to judge."""
     verdict, words = {
         Finish.STOP: (Verdict.NO_CODE, feedback.no_kernel(why.reason)),
@@ -50,7 +68,7 @@ def without_kernel(asked_: Asked, answer: Answer, why: extract.NoKernel, now: fl
     return replace(_begun(asked_, verdict, now), reason=why.reason, error_class=verdict.value, feedback=words)
 
 
-def from_reports(asked_: Asked, kernel: extract.Kernel, full: Report, champion: Report | None, now: float) -> Attempt:
+def from_reports(asked_: Asked, kernel: Kernel, full: Report, champion: Report | None, now: float) -> Attempt:
     """The attempt as the verifier judged it. A re-verification overrules the first judgement in everything."""
     report = champion or full
     attempt = _begun(asked_, Verdict(report.status.value), now)
@@ -116,3 +134,29 @@ def _with_timing(attempt: Attempt, report: Report) -> Attempt:
         bound=roofline.bound if roofline else "",
         roofline=roofline.fraction if roofline else None,
     )
+
+
+def as_record(asked_: Asked, prompt: str, answer: Answer, attempt: Attempt, reports: Reports) -> dict[str, Any]:
+    """The whole attempt as the archive keeps it (`archive` describes the fields)."""
+    full, champion = (report and report.model_dump(mode="json", by_alias=True) for report in reports)
+    return {
+        "schema": 1,
+        "attempt": attempt.id,
+        "chain": attempt.chain,
+        "step": attempt.kind.value,
+        "base": attempt.base,
+        "idea": attempt.idea,
+        "promptVersion": prompts.VERSION,
+        "prompt": prompt,
+        "answer": asdict(answer),
+        "source": attempt.source or None,
+        "language": attempt.language or None,
+        "verdict": attempt.verdict.value,
+        "reason": attempt.reason,
+        "speedup": attempt.speedup,
+        "confirmed": attempt.confirmed,
+        "began": asked_.began,
+        "seconds": attempt.seconds,
+        "full": full,
+        "champion": champion,
+    }
