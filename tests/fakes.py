@@ -276,6 +276,7 @@ def search(**parts: Any) -> SearchConfig:
         "model": "fake",
         "chains": 1,
         "strategy": "BestOfN",
+        "heartbeat_seconds": 5.0,  # a fifth of the publications makes tests quick
     }
     return SearchConfig(**{**defaults, **parts})
 
