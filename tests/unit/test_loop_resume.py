@@ -26,13 +26,7 @@ from kernelverify_api.request import Problem
 
 ATTEMPTS = 14
 VERDICTS = ["correct", "incorrect", "compile_error", "correct", "runtime_error", "reward_hack", "correct", "timeout"]
-CALLS = (
-    ("model", "propose"),
-    ("verifier", "verify"),
-    ("store", "save"),
-    ("archive", "append"),
-    ("progress", "publish"),
-)
+CALLS = {"model": "propose", "verifier": "verify", "store": "save", "archive": "append", "progress": "publish"}
 
 
 @dataclass
