@@ -337,6 +337,19 @@ async def test_no_server_at_all_ends_as_unavailable_in_time():
     assert time.monotonic() - start < 20
 
 
+async def test_giving_up_tells_since_when_and_a_refusal_that_no_retry_helps():
+    start = time.monotonic()
+    async with ModelClient(Endpoint("http://127.0.0.1:9/v1", "m"), RealClock(), patience=BRIEF) as client:
+        with pytest.raises(ModelUnavailableError) as down:
+            await client.propose("hello", soon(60))
+    with pytest.raises(ModelUnavailableError) as refused:
+        await ask(Recorder("no", status=401))
+
+    assert start <= down.value.since <= start + 5
+    assert down.value.retry
+    assert not refused.value.retry
+
+
 async def test_the_names_of_the_models_are_listed():
     async with asked() as client:
         assert await client.models() == ("replay:small",)

@@ -12,7 +12,12 @@ from aiohttp import web
 from fake_verifier import CAPABILITIES, FakeVerifier, refusal, running
 from kernelsearch.clients import errors
 from kernelsearch.clients.verifier import Patience, VerifierClient
-from kernelsearch.search.ports import Candidate, InfrastructureError, VerifierUnavailableError
+from kernelsearch.search.ports import (
+    Candidate,
+    InfrastructureError,
+    UnusableProblemError,
+    VerifierUnavailableError,
+)
 from kernelverify_api.report import Status
 from kernelverify_api.request import MAX_SOURCE, Language, Level, Options, Problem, TorchOps
 
@@ -257,17 +262,34 @@ async def test_cancelling_the_caller_cancels_the_job():
 
 
 async def test_a_request_that_the_verifier_does_not_take_is_not_repeated():
-    verifier = FakeVerifier(refusals=[refusal(422, "dtype is float8; write float32", "problem.dtype")])
+    verifier = FakeVerifier(refusals=[refusal(400, "baselines is []; name at least one", "options.baselines")])
     async with running(verifier) as urls, client(urls) as asked:
-        with pytest.raises(errors.VerifierRefusedError, match=r"422: problem\.dtype: dtype is float8; write float32"):
+        with pytest.raises(errors.VerifierRefusedError, match=r"400: options\.baselines: baselines is \[\]") as caught:
+            await asked.verify(candidate(), soon())
+
+    assert not caught.value.retry
+
+
+async def test_a_problem_that_the_verifier_does_not_take_is_the_users():
+    verifier = FakeVerifier(refusals=[refusal(422, "line 3: get_inputs is missing", "problem.source")])
+    async with running(verifier) as urls, client(urls) as asked:
+        with pytest.raises(UnusableProblemError, match=r"problem\.source: line 3: get_inputs is missing"):
             await asked.verify(candidate(), soon())
 
 
-async def test_a_job_that_failed_without_a_report_is_refused():
-    verifier = FakeVerifier(fails=True)
-    async with running(verifier) as urls, client(urls) as asked:
-        with pytest.raises(errors.VerifierRefusedError, match="could not use the request of job j1"):
+async def test_a_job_that_failed_says_that_the_problem_cannot_be_used():
+    async with running(FakeVerifier(fails=True)) as urls, client(urls) as asked:
+        with pytest.raises(UnusableProblemError):
             await asked.verify(candidate(), soon())
+
+
+async def test_giving_up_tells_since_when():
+    start = time.monotonic()
+    async with client([gone().url]) as asked:
+        with pytest.raises(VerifierUnavailableError) as caught:
+            await asked.verify(candidate(), soon(60))
+
+    assert start <= caught.value.since <= start + 2
 
 
 async def test_a_source_too_long_for_any_verifier_is_the_candidates_fault():

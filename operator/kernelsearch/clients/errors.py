@@ -4,7 +4,8 @@
     ├── ModelUnavailableError             search.ports
     │   └── ModelRefusedError             another try cannot help: wrong key, wrong name, a request it does not take
     └── VerifierUnavailableError          search.ports
-        └── VerifierRefusedError          another try cannot help: a problem or a request that it does not take
+        └── VerifierRefusedError          another try cannot help: a request that it does not take
+    UnusableProblemError                  search.ports: the verifier refuses the problem itself
 
     TransientError                        inside the clients only: try again
 
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
+from typing import ClassVar
 
 from kernelsearch.search.ports import ModelUnavailableError, VerifierUnavailableError
 
@@ -28,9 +30,13 @@ RETRIED_CLIENT_ERRORS = frozenset({408, 409, 425, 429})
 class ModelRefusedError(ModelUnavailableError):
     """The model server understood and said no. The message says what to change."""
 
+    retry: ClassVar[bool] = False
+
 
 class VerifierRefusedError(VerifierUnavailableError):
     """The verifier understood and said no. The message says what to change."""
+
+    retry: ClassVar[bool] = False
 
 
 class TransientError(Exception):

@@ -2,7 +2,7 @@
 
 Streams, so that an answer can be cut at the deadline and its tokens shown while they come. What is transient (429,
 5xx, refused or dropped connections, a stream that stalls) is tried again until the deadline or until `give_up_s` of
-failure; what is not (a wrong key, name or request) is refused at once with the remedy. One client serves all chains.
+failures; what is not (a wrong key, name or request) is refused at once with the remedy. One client serves all chains.
 """
 
 import asyncio
@@ -76,8 +76,9 @@ class Patience:
     """A full server queues requests; R1 reads a long prompt in seconds."""
     stall_s: float = 60.0
     """Without a token for so long, the stream counts as dead."""
-    give_up_s: float = 600.0
-    """Failing for so long, the server counts as unavailable (`budget.unavailableSeconds`)."""
+    give_up_s: float = 60.0
+    """Failing for so long, the call gives up. The loop then shows the trouble, and calls again for as long as
+    `budget.unavailableSeconds` allows."""
     backoff: errors.Backoff = field(default_factory=errors.Backoff)
 
 
@@ -133,7 +134,7 @@ class ModelClient:
                 page = await _within(CONNECT_S, self._client.models.list(extra_headers=self._headers()), "/models")
                 return tuple(str(model.id) for model in page.data)
         except errors.TransientError as error:
-            raise self._given_up(error, failures=1, seconds=0) from error
+            raise self._given_up(error, failures=1, since=self._clock.now()) from error
 
     async def propose(self, prompt: str, deadline: float, on_tokens: Callable[[int], None] | None = None) -> Answer:
         """See `search.ports.Proposer`."""
@@ -148,14 +149,16 @@ class ModelClient:
                 failing_since = now if failing_since is None else failing_since
                 delay = self._patience.backoff.delay(failures, error.retry_after, self._random)
                 if now + delay >= min(deadline, failing_since + self._patience.give_up_s):
-                    raise self._given_up(error, failures, now - failing_since) from error
+                    raise self._given_up(error, failures, failing_since) from error
             await self._clock.sleep(delay)
 
-    def _given_up(self, error: errors.TransientError, failures: int, seconds: float) -> ModelUnavailableError:
-        return ModelUnavailableError(
-            f"the model server {self._endpoint.url} failed {failures} time(s) in {seconds:.0f} s, at last: {error}. "
-            "See that it runs and is reachable from here (GET /models must answer)"
+    def _given_up(self, error: errors.TransientError, failures: int, since: float) -> ModelUnavailableError:
+        given_up = ModelUnavailableError(
+            f"the model server {self._endpoint.url} failed {failures} time(s) in {self._clock.now() - since:.0f} s, "
+            f"at last: {error}. See that it runs and is reachable from here (GET /models must answer)"
         )
+        given_up.since = since
+        return given_up
 
     async def _ask(self, prompt: str, deadline: float, on_tokens: Callable[[int], None] | None) -> Answer:
         """One request. Raises TransientError or ModelRefusedError."""

@@ -20,7 +20,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from kernelsearch.clients import errors
-from kernelsearch.search.ports import Candidate, Clock, VerifierUnavailableError
+from kernelsearch.search.ports import Candidate, Clock, UnusableProblemError, VerifierUnavailableError
 from kernelverify_api.report import AuditReport, Report, Stage, Status
 from kernelverify_api.request import MAX_SOURCE, Audit, Evaluation, Language, Options, Problem
 from kernelverify_api.service import AuditState, Capabilities, ErrorBody, JobState, Ticket
@@ -46,8 +46,9 @@ class Patience:
     """Cancelling is a courtesy: the job ends by its own `deadline_s` anyway."""
     audit_s: float = 600.0
     """An audit computes the reference dozens of times."""
-    give_up_s: float = 600.0
-    """No verifier usable for so long: unavailable (`budget.unavailableSeconds`)."""
+    give_up_s: float = 60.0
+    """No verifier usable for so long, the call gives up. The loop then shows the trouble, and calls again for as long
+    as `budget.unavailableSeconds` allows."""
     resubmissions: int = 4
     """Submissions lost to `infra_error`, `cancelled` or a vanishing verifier before the attempt is given up: a
     candidate that takes verifiers down must not go round for ever."""
@@ -292,7 +293,7 @@ class _Persistence:
         self._patience = patience
         self._deadline = deadline
         self._failing_since: float | None = None
-        self._last = ""
+        self._last: errors.TransientError | None = None
         self._lost = 0
         self.key = uuid.uuid4().hex
         """Idempotency key of the next submission. Never derived from names or content: a verifier outlives searches."""
@@ -303,7 +304,7 @@ class _Persistence:
 
     def note(self, url: str, error: errors.TransientError) -> None:
         """One more failure. Raises VerifierUnavailableError when it was the last that is borne."""
-        self._last = str(error)
+        self._last = error
         if self._failing_since is None:
             self._failing_since = self._clock.now()
         if isinstance(error, _SpoiltError):
@@ -311,7 +312,7 @@ class _Persistence:
         if isinstance(error, _LostError):
             self._lost += 1
             if self._lost > self._patience.resubmissions:
-                raise VerifierUnavailableError(
+                raise self._unavailable(
                     f"{self._lost} submissions of one candidate were lost, the last to {url}: {error}. "
                     "Look at the verifier's log"
                 ) from error
@@ -326,16 +327,21 @@ class _Persistence:
         if now < self.ends(now):
             return
         last = f", at last: {self._last}" if self._last else ""
-        raise VerifierUnavailableError(
+        raise self._unavailable(
             f"no verifier could be used in time{last}. See that it runs and that GET /readyz answers 200 from here"
-        )
+        ) from self._last
+
+    def _unavailable(self, message: str) -> VerifierUnavailableError:
+        error = VerifierUnavailableError(message)
+        error.since = self._failing_since
+        return error
 
 
 def _verdict(url: str, state: JobState) -> Report:
     """The report of a finished job. Raises for what is the verifier's doing."""
     report = state.report
-    if state.stage is Stage.FAILED and report is None:
-        raise errors.VerifierRefusedError(f"{url} could not use the request of job {state.id}; look at its log")
+    if state.stage is Stage.FAILED:
+        raise UnusableProblemError(report.summary if report is not None else "the verifier cannot use this problem")
     if report is None or report.status in NOT_THE_CANDIDATES:
         why = report.summary if report is not None else f"stage {state.stage} without a report"
         raise _SpoiltError(f"{url}: {why}")
@@ -355,18 +361,20 @@ async def _bounded(url: str, response: aiohttp.ClientResponse) -> bytes:
 def _raise_for(url: str, status: int, headers: Mapping[str, str], text: bytes) -> None:
     if status < HTTPStatus.BAD_REQUEST:
         return
-    said = f"{url} answered {status}: {_words(text)}"
+    body = _error_body(text)
+    said = f"{url} answered {status}: {f'{body.field}: ' if body.field else ''}{body.error}"
     if errors.is_transient(status):
         raise errors.TransientError(said, errors.retry_after(headers))
+    if (body.field or "").startswith("problem"):
+        raise UnusableProblemError(f"{body.field}: {body.error}")
     raise errors.VerifierRefusedError(said)
 
 
-def _words(text: bytes) -> str:
+def _error_body(text: bytes) -> ErrorBody:
     try:
-        body = ErrorBody.model_validate_json(text)
+        return ErrorBody.model_validate_json(text)
     except ValidationError:
-        return " ".join(text[:300].decode(errors="replace").split()) or "nothing"
-    return f"{body.field}: {body.error}" if body.field else body.error
+        return ErrorBody(error=" ".join(text[:300].decode(errors="replace").split()) or "nothing")
 
 
 def _too_long(candidate: Candidate) -> Report:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from kernelsearch.replay.script import Answer, Rule, Script, Step
 
-FLAGS = re.IGNORECASE | re.DOTALL
+FLAGS = re.IGNORECASE | re.DOTALL | re.MULTILINE
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def _compiles(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
-"""A Python regular expression, searched anywhere in the prompt, case ignored, `.` matching line ends too."""
+"""A Python regular expression, searched anywhere in the prompt, case ignored, `.` matching line ends and `^` at each line."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
@@ -109,10 +109,11 @@ class Rule(Part):
 
 
 DEFAULT_STEPS: Mapping[Step, str] = {
-    Step.IMPROVE: r"make it faster|faster than|\bimprove\b",
-    Step.REPAIR: r"\b(failed|did not compile|does not compile|is wrong|incorrect|no code block|was rejected)\b",
+    Step.FIRST: r"^# Task: write a first version",
+    Step.REPAIR: r"^# Task: repair",
+    Step.IMPROVE: r"^# Task: make it faster",
 }
-"""How to see from a prompt what it asks; tried in this order, and what matches none is `first`."""
+"""How to see from a prompt what it asks: by the headings of `search/prompts`."""
 
 
 class Script(Part):
