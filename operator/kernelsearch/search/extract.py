@@ -22,11 +22,11 @@ _CLASS = re.compile(rf"^class[ \t]+{ENTRY}\b", re.MULTILINE)
 _UNSENDABLE = re.compile("[\ud800-\udfff\x00]")
 MAX_SPLITS = 4
 """Fences inside one block that are looked through."""
-MAX_STARTS = 3
-"""Lines that look like the first of the code, tried where prose stands before it."""
-MAX_TAIL = 30
-"""Lines of prose that may stand after the code inside its block."""
-_STARTS_CODE = re.compile(r"^(import |from \w|class |def |@|#|\"\"\"|'''|[A-Za-z_]\w*\s*=)")
+_STARTS_CODE = re.compile(
+    r"^(import [\w.]+|from [\w.]+ import |class \w+.*:|def \w+\(|@|#|\"\"\"|'''|[A-Za-z_]\w*\s*=)"
+)
+_PROSE = re.compile(r"^[A-Z*>•-]\S*( \S+){2,}")
+"""An unindented line of at least three words that begins as a sentence or a list does."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _last_kernel(text: str, whole: bool) -> str | NoKernel:
     if found:
         return NoKernel(f"no code block defines a class {ENTRY}")
     bare = _code(lines)
-    if whole and _defines_entry(bare):
+    if whole and _tree(bare) is not None and _defines_entry(bare):
         return bare
     return NoKernel("the answer holds no code block")
 
@@ -138,8 +138,9 @@ def _code_of(lines: list[str], found: list[Block]) -> str:
     """The code of the first block. When it does not parse, a fence inside it (in a docstring) may have split it."""
     own = _code(lines[found[0].first : found[0].end])
     if _tree(own) is None:
-        for later in found[1 : 1 + MAX_SPLITS]:
-            joined = _code(lines[found[0].first : later.end])
+        ends = [end for later in found[1 : 1 + MAX_SPLITS] for end in (later.first - 1, later.end)]
+        for end in ends:
+            joined = _code(lines[found[0].first : end])
             if _tree(joined) is not None and _defines_entry(joined):
                 return joined
     return own
@@ -162,18 +163,24 @@ def _defines_entry(code: str) -> bool:
 
 
 def _code(lines: list[str]) -> str:
-    """The lines without a common indent and without prose around the code, where that makes them Python."""
+    """The lines without a common indent and without prose around the code, where that makes them Python.
+
+    Only what is plainly prose goes: a broken line of code must reach the verifier, which tells the model about it.
+    """
     lines = _dedented(lines)
     text = "\n".join(lines)
-    if _tree(text) is not None:
+    if _tree(text) is not None or _UNSENDABLE.search(text):
         return text
-    starts = [number for number, line in enumerate(lines) if _STARTS_CODE.match(line)]
-    for first in starts[:MAX_STARTS]:
-        for end in range(len(lines), max(first, len(lines) - MAX_TAIL), -1):
-            trimmed = "\n".join(lines[first:end])
-            if _tree(trimmed) is not None and _CLASS.search(trimmed):
-                return trimmed
-    return text
+    first = next((number for number, line in enumerate(lines) if _STARTS_CODE.match(line)), 0)
+    end = len(lines)
+    while end > first and (not lines[end - 1].strip() or _is_prose(lines[end - 1])):
+        end -= 1
+    trimmed = "\n".join(lines[first:end])
+    return text if _tree(trimmed) is None else trimmed
+
+
+def _is_prose(line: str) -> bool:
+    return bool(_PROSE.match(line)) and not _STARTS_CODE.match(line)
 
 
 def _dedented(lines: list[str]) -> list[str]:
