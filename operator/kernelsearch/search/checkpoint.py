@@ -50,7 +50,7 @@ _ADAPTER = TypeAdapter(Checkpoint)
 
 
 def to_mapping(checkpoint: Checkpoint, limit: int = MAX_BYTES) -> dict[str, Any]:
-    """JSON-able, and within `limit` bytes when gzipped: sources of failures are left out first, then other kernels."""
+    """JSON-able, and within `limit` bytes when gzipped: the oldest last attempts lose their sources first, the best never."""
     for lighter in (checkpoint, *_lighter(checkpoint)):
         mapping: dict[str, Any] = _ADAPTER.dump_python(lighter, mode="json")
         if size(mapping, limit) <= limit:
@@ -107,15 +107,24 @@ def _judged(problem: Problem) -> tuple[str, str | None, bool]:
 def _lighter(checkpoint: Checkpoint) -> list[Checkpoint]:
     """The same search with less and less of what it can do without."""
     population = checkpoint.population
-    bare = tuple(
-        replace(chain, last=_without_source(chain.last)) if chain.last and chain.last.failed else chain
-        for chain in population.chains
+    by_age = sorted(range(len(population.chains)), key=lambda number: _last_seconds(population, number))
+    half = _stripped(population, by_age[: (len(by_age) + 1) // 2])
+    none = _stripped(population, by_age)
+    return [replace(checkpoint, population=each) for each in (half, none, replace(none, others=()))]
+
+
+def _last_seconds(population: Population, chain: int) -> float:
+    last = population.chains[chain].last
+    return last.seconds if last else 0.0
+
+
+def _stripped(population: Population, chains: list[int]) -> Population:
+    """Without the sources of these chains' last attempts."""
+    stripped = tuple(
+        replace(chain, last=_without_source(chain.last)) if chain.last and number in chains else chain
+        for number, chain in enumerate(population.chains)
     )
-    without_failures = replace(population, chains=bare)
-    without_others = replace(without_failures, others=())
-    barest = tuple(replace(chain, last=chain.last and _without_source(chain.last)) for chain in population.chains)
-    only_best = replace(without_others, chains=barest)
-    return [replace(checkpoint, population=each) for each in (without_failures, without_others, only_best)]
+    return replace(population, chains=stripped)
 
 
 def _without_source(attempt: Attempt) -> Attempt:
