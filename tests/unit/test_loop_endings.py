@@ -370,6 +370,14 @@ def test_a_model_that_ignores_its_deadline_is_left_behind():
     assert [dropped.attempt for dropped in world.observer.of(AttemptDropped)] == [2]
 
 
+def test_what_fails_at_the_deadline_is_not_asked_again():
+    world = World(model=FakeModel(lambda *_: model_down, seconds=0.0), config=search(unavailable_seconds=1000))
+
+    world.run()
+
+    assert max(world.model.began) < 600
+
+
 def test_a_full_disk_under_the_checkpoint_holds_verdicts_back_until_there_is_room():
     world = World(store=MemoryStore(fail=lambda number: 3 <= number < 8))
 

@@ -99,7 +99,7 @@ def test_failures_are_repeated_until_there_is_a_result():
 
 
 def test_an_outage_begins_with_the_first_failure_and_keeps_the_last_message():
-    _, services, _ = insisting(*(ModelUnavailableError(str(n)) for n in range(9)), stop_after=20.0)
+    _, services, _ = insisting(*(ModelUnavailableError(str(n)) for n in range(9)), stop_after=19.0)
 
     assert services.outages[Service.MODEL].since == 1.0
     assert services.outages[Service.MODEL].message == "3"

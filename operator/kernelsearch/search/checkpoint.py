@@ -50,7 +50,7 @@ _ADAPTER = TypeAdapter(Checkpoint)
 
 
 def to_mapping(checkpoint: Checkpoint, limit: int = MAX_BYTES) -> dict[str, Any]:
-    """JSON-able, and within `limit` bytes when gzipped: the oldest last attempts lose their sources first, the best never."""
+    """JSON-able, and within `limit` bytes when gzipped: old failures lose their sources first, the best never does."""
     for lighter in (checkpoint, *_lighter(checkpoint)):
         mapping: dict[str, Any] = _ADAPTER.dump_python(lighter, mode="json")
         if size(mapping, limit) <= limit:
