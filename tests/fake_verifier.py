@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -39,6 +39,8 @@ class FakeVerifier:
     """`statuses` are the verdicts of the next jobs, in turn; once used up everything is correct."""
 
     statuses: list[Status] = field(default_factory=list)
+    judge: Callable[[Evaluation], Report] | None = None
+    """Says the verdicts in place of `statuses`."""
     seconds: float = 0.0
     """How long a job takes."""
     refusals: list[web.Response] = field(default_factory=list)
@@ -101,12 +103,17 @@ class FakeVerifier:
         left = job.accepted + self.seconds - time.monotonic()
         await asyncio.sleep(max(0.0, min(left, float(request.query.get("wait", 0)))))
         if job.report is None and time.monotonic() >= job.accepted + self.seconds:
-            job.report = report(self.statuses.pop(0) if self.statuses else Status.CORRECT, name)
+            job.report = self._judged(job, name)
         stage = Stage.CHECKING if job.report is None else TERMINAL.get(job.report.status, Stage.DONE)
         if self.fails:
             return _json(JobState(id=name, stage=Stage.FAILED))
         state = JobState(id=name, stage=stage, report=job.report)
         return _json(state)
+
+    def _judged(self, job: Job, name: str) -> Report:
+        if self.judge is not None:
+            return self.judge(job.evaluation).model_copy(update={"id": name})
+        return report(self.statuses.pop(0) if self.statuses else Status.CORRECT, name)
 
     async def _delete(self, request: web.Request) -> web.Response:
         self.cancelled.append(request.match_info["id"])

@@ -3,14 +3,25 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 
+from fakes import report
 from kernelsearch.clients import errors
 from kernelsearch.clients.model import Endpoint, ModelClient, Patience
 from kernelsearch.replay import script, server
 from kernelsearch.replay.faults import Fault
+from kernelsearch.search import extract
+from kernelsearch.search.ports import Answer, Finish, Tokens
+from kernelverify_api.report import Build, BuildMessage, Report
+from kernelverify_api.request import Language
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SPEEDUPS = {"scalar-double": 0.2, "vectorised": 1.5, "parallel": 2.6, "two-rows": 2.5}
+FAILURES = {"forgotten-name": "compile_error", "wrong-mean": "incorrect", "decoy": "reward_hack"}
+"""What the quickstart's written kernels earn, about."""
 
 THOUGHT = "Okay, so I need a kernel. Let me think about the rows first, then about the columns."
 CONTENT = "Here it is:\n```python\nclass ModelNew: ...\n```\n"
@@ -42,6 +53,34 @@ def soon(seconds: float = 20.0) -> float:
 def small(**changes) -> script.Script:
     """The small script with other fields."""
     return script.parse(TEXT).model_copy(update=changes)
+
+
+def quickstart() -> script.Script:
+    return script.load(EXAMPLES / "replay" / "quickstart.yaml")
+
+
+def answered(written: script.Answer) -> Answer:
+    """A written answer as the model client gives it."""
+    tokens = Tokens(prompt=100, completion=500, reasoning=300)
+    return Answer(written.content, written.thought, Finish(written.finish), tokens, "replay", seconds=0.0)
+
+
+def verdicts() -> Callable[[str, str], Report]:
+    """A judge of the quickstart's kernels: the verdicts that they earn, by source and level."""
+    kernels = {
+        kernel.source: name
+        for name, answer in quickstart().answers.items()
+        if isinstance(kernel := extract.kernel(answered(answer), (Language.CPP,)), extract.Kernel)
+    }
+
+    def judge(source: str, level: str) -> Report:
+        name = kernels[source]
+        if name in SPEEDUPS:
+            return report("correct", ratio=SPEEDUPS[name], level=level)
+        build = Build(ok=False, errors=(BuildMessage(file="main.cpp", line=16, message="'n' was not declared"),))
+        return report(FAILURES[name], build=build if FAILURES[name] == "compile_error" else None)
+
+    return judge
 
 
 def faulty(*texts: str) -> dict[str, tuple[Fault, ...]]:

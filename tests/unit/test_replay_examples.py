@@ -7,28 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fakes import FakeModel, FakeVerifier, World, report, search
+from fakes import FakeModel, FakeVerifier, World, search
 from kernelsearch.replay import script
 from kernelsearch.replay.chooser import Chooser
+from kernelsearch.replay.faults import Kind
 from kernelsearch.search import extract
-from kernelsearch.search.ports import Answer, Finish, LiveSpec, Tokens
-from kernelverify_api.report import Build, BuildMessage
+from kernelsearch.search.ports import LiveSpec
 from kernelverify_api.request import Language
+from replayed import EXAMPLES, answered, quickstart, verdicts
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted((EXAMPLES / "replay").glob("*.yaml"))
-SPEEDUPS = {"scalar-double": 0.2, "vectorised": 1.5, "parallel": 2.6, "two-rows": 2.5}
-FAILURES = {"forgotten-name": "compile_error", "wrong-mean": "incorrect", "decoy": "reward_hack"}
-
-
-def quickstart() -> script.Script:
-    return script.load(EXAMPLES / "replay" / "quickstart.yaml")
-
-
-def answered(written: script.Answer) -> Answer:
-    return Answer(
-        written.content, written.thought, Finish(written.finish), Tokens(100, 500, 300), "replay", seconds=0.0
-    )
 
 
 @dataclass
@@ -55,27 +43,16 @@ class Slow(FakeVerifier):
 
 def demo(chains: int, seed: int) -> World:
     """The quickstart's loop in virtual time: its written answers, and the verdicts that they earn."""
-    written = quickstart()
-    chooser = Chooser(written)
-    kernels = {
-        kernel.source: name
-        for name, answer in written.answers.items()
-        if isinstance(kernel := extract.kernel(answered(answer), (Language.CPP,)), extract.Kernel)
-    }
-
-    def judge(candidate, _):
-        name = kernels[candidate.source]
-        if name in SPEEDUPS:
-            return report("correct", ratio=SPEEDUPS[name], level=candidate.level)
-        build = Build(ok=False, errors=(BuildMessage(file="main.cpp", line=16, message="'n' was not declared"),))
-        return report(FAILURES[name], build=build if FAILURES[name] == "compile_error" else None)
-
+    chooser = Chooser(quickstart())
+    verdict = verdicts()
     world = World(
         config=search(chains=chains, seed=seed),
         model=Restless(
             reply=lambda prompt, _: answered(chooser.choose(prompt).answer), dice=random.Random(f"model {seed}")
         ),
-        verifier=Slow(judge=judge, dice=random.Random(f"verifier {seed}")),
+        verifier=Slow(
+            judge=lambda asked, _: verdict(asked.source, asked.level), dice=random.Random(f"verifier {seed}")
+        ),
     )
     world.progress.spec = LiveSpec(deadline=3600, max_attempts=9)
     return world
@@ -118,3 +95,14 @@ def test_each_script_belongs_to_an_example_that_asks_for_it_by_name(path: Path):
     example = yaml.safe_load((EXAMPLES / path.name).read_text())
 
     assert example["spec"]["model"]["name"] == script.load(path).label
+
+
+def test_the_script_in_the_manual_is_a_valid_one():
+    manual = (EXAMPLES.parent / "docs" / "replay.md").read_text()
+
+    assert script.parse(manual.split("```yaml\n")[1].split("```")[0]).label == "replay:hello"
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_manual_describes_every_fault(kind: Kind):
+    assert f"| `{kind}` |" in (EXAMPLES.parent / "docs" / "replay.md").read_text()
