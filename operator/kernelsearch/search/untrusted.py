@@ -8,13 +8,19 @@ import re
 import unicodedata
 
 _FENCES = re.compile(r"`{3,}|~{3,}")
-_KEPT = "\n\t"
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
+"""Controls, formats, surrogates, unassigned, and separators that some readers take for line ends."""
 
 
 def stripped(text: str) -> str:
     """Without control, format (bidirectional marks) and surrogate characters; line ends become plain ones."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(sign for sign in text if sign in _KEPT or unicodedata.category(sign) not in {"Cc", "Cf", "Cs", "Cn"})
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    # Nearly every line is printable as it is, and Python sees that ten times faster than we do.
+    return "\n".join(line if line.isprintable() else _printable(line) for line in lines)
+
+
+def _printable(line: str) -> str:
+    return "".join(sign for sign in line if sign == "\t" or unicodedata.category(sign) not in _UNPRINTABLE)
 
 
 def shortened(text: str, limit: int) -> str:
