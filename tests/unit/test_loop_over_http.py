@@ -37,6 +37,8 @@ class Search:
     deadline: float = 20.0
     max_attempts: int = 9
     faults: tuple = ()
+    pace: float = 1e5
+    """Tokens per second."""
     server_key: str = ""
     chains: int = 2
     grace: float = 1.0
@@ -74,7 +76,7 @@ class Search:
         clock = self.progress.clock = LoopClock()
         clock.now()
         self.progress.spec = LiveSpec(deadline=self.deadline, max_attempts=self.max_attempts)
-        written = quickstart().model_copy(update={"pace": Pace(tokens_per_second=1e5, first_token_seconds=0)})
+        written = quickstart().model_copy(update={"pace": Pace(tokens_per_second=self.pace, first_token_seconds=0)})
         settings = server.Settings(port=0, faults=self.faults, api_key=self.server_key)
         async with server.serving(written, settings) as url, running(*self.verifiers) as urls:
             endpoint = model.Endpoint(url, "replay:quickstart")
@@ -132,7 +134,7 @@ async def test_a_model_server_that_fails_now_and_then_changes_nothing_of_the_res
 
 
 async def test_a_model_that_never_stops_thinking_ends_with_the_deadline():
-    world = Search(deadline=1.0, **faulty("endless"))
+    world = Search(deadline=2.0, pace=200, **faulty("endless"))
     outcome = await asyncio.wait_for(world.run(), timeout=15)
 
     assert outcome.reason is Reason.NO_CORRECT_KERNEL

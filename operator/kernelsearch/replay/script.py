@@ -30,7 +30,7 @@ def _compiles(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
-"""A Python regular expression, searched anywhere in the prompt, case ignored, `.` matching line ends and `^` at each line."""
+"""A Python regular expression, searched anywhere in the prompt; case ignored, `.` matches line ends, `^` each line."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
