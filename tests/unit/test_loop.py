@@ -20,7 +20,9 @@ from fakes import (
     virtually,
 )
 from kernelsearch.search import prompts
+from kernelsearch.search.facts import Reason
 from kernelsearch.search.ports import (
+    AttemptDropped,
     AttemptFinished,
     AttemptStarted,
     BestImproved,
@@ -281,6 +283,19 @@ def test_a_single_refused_prompt_makes_the_chain_start_afresh():
     steps = [event.step for event in world.observer.of(AttemptStarted)]
     assert steps[:4] == ["fresh", "repair", "fresh", "repair"]
     assert set(world.verdicts) <= {"incorrect", "cut"}
+
+
+def test_a_candidate_that_takes_the_verifier_down_each_time_does_not_end_the_search():
+    def judge(candidate, _):
+        return verifier_down if "k1" in candidate.source else report("correct", ratio=1.5)
+
+    world = World(verifier=FakeVerifier(judge), progress=few(2), config=search(unavailable_seconds=300))
+
+    outcome = world.run()
+
+    assert outcome.reason is Reason.ATTEMPTS_EXHAUSTED
+    assert [dropped.attempt for dropped in world.observer.of(AttemptDropped)] == [1]
+    assert [event.step for event in world.observer.of(AttemptStarted)] == ["fresh", "fresh", "improve"]
 
 
 # What lasts, and in which order

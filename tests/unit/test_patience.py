@@ -120,6 +120,34 @@ def test_a_refusal_after_an_answer_is_about_that_one_request():
     assert services.refusal is None
 
 
+def test_a_model_that_fails_everyone_is_asked_for_as_long_as_it_takes():
+    given, *_ = insisting(*[ModelUnavailableError("down")] * 12, "answer")
+
+    assert given == ["answer"]
+
+
+def test_a_prompt_that_keeps_failing_while_others_are_served_is_given_up():
+    async def play():
+        services = Services(LoopClock(), Recorder(), lambda: None)
+        stop = asyncio.Event()
+
+        async def serve_others():
+            while True:
+                await services.insist(Service.MODEL, soon, stop, chain=1)
+
+        async def poisonous():
+            raise ModelUnavailableError("HTTP 500")
+
+        others = asyncio.ensure_future(serve_others())
+        try:
+            await services.insist(Service.MODEL, poisonous, stop, chain=0)
+        finally:
+            others.cancel()
+
+    with pytest.raises(GivenUpError, match=r"given up after 5 failure\(s\): HTTP 500"):
+        virtually(play())
+
+
 def test_a_problem_that_cannot_be_judged_is_the_users():
     _, services, _ = insisting(UnusableProblemError("line 3"), "never asked", stop_after=1.5)
 

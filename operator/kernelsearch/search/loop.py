@@ -142,8 +142,8 @@ class Loop:
         return await self.watch.services.insist(ports.Service.VERIFIER, call, self.watch.no_more_verdicts, asked.chain)
 
     def drop(self, asked: Asked, answer: ports.Answer | None, error: Exception) -> None:
-        """The attempt comes to no verdict. A request that is refused is not made again: the chain starts afresh."""
+        """The attempt comes to no verdict. A prompt that the model cannot take is not sent again: a fresh start is."""
         heard = ports.Tokens(completion=self.ledger.in_flight.get(asked.id, 0), estimated=True)
         self.ledger.drop(asked, answer.tokens if answer else heard, str(error) or "the search ended first")
-        if isinstance(error, GivenUpError):
+        if isinstance(error, GivenUpError) and answer is None:
             self.ledger.forget_last(asked.chain)

@@ -5,6 +5,7 @@ adapter that swallows the cancellation cannot hold the loop.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -25,13 +26,17 @@ FIRST_DELAY = 1.0
 LONGEST_DELAY = 30.0
 """Seconds between tries of what infrastructure broke: doubling, so that a server that restarts is not hammered."""
 
+POISON = 5
+"""Failures in a row of one request, after which the request is held to be what breaks the service: a prompt that a
+server cannot stomach (believed only while others are served), a candidate that takes the verifier down each time."""
+
 
 class InterruptedWaitError(Exception):
     """What was waited for is no longer wanted: the search is ending."""
 
 
 class GivenUpError(Exception):
-    """This very request is refused, while others are served: another prompt must be tried."""
+    """This very request is refused, or keeps failing while others are served: something else must be tried."""
 
 
 def delay(failures: int) -> float:
@@ -74,7 +79,7 @@ class Services:
         self._clock = clock
         self._observer = observer
         self._on_failure = on_failure
-        self._served: set[Service] = set()
+        self._served: Counter[Service] = Counter()
         self.outages: dict[Service, Outage] = {}
         """Services that have answered nobody since."""
         self.refusal: Refusal | None = None
@@ -84,7 +89,7 @@ class Services:
         self, service: Service, call: Callable[[], Coroutine[Any, Any, T]], stop: asyncio.Event, chain: int
     ) -> T:
         """The result of the first call that succeeds. Raises InterruptedWaitError once `stop` is set, GivenUpError."""
-        failures = 0
+        failures, served = 0, self._served[service]
         while True:
             try:
                 result = await unless(stop, call())
@@ -93,26 +98,33 @@ class Services:
             except InfrastructureError as error:
                 failures += 1
                 self._failed(service, error, chain, delay(failures))
+                self._consider(service, error, failures, others=self._served[service] - served)
             else:
-                self._served.add(service)
+                self._served[service] += 1
                 self.outages.pop(service, None)
                 return result
             await unless(stop, self._clock.sleep(delay(failures)))
 
     def _failed(self, service: Service, error: InfrastructureError, chain: int, retry_in: float) -> None:
-        if not error.retry and service in self._served:
-            self._observer.on(Trouble(service, str(error), chain))
-            self._on_failure()
-            raise GivenUpError(str(error)) from error
         known = self.outages.get(service)
         now = self._clock.now()
         since = known.since if known else now if error.since is None else min(now, error.since)
         self.outages[service] = Outage(since, str(error))
         self._observer.on(Trouble(service, str(error), chain, retry_in if error.retry else None))
-        if not error.retry:
+        self._on_failure()
+
+    def _consider(self, service: Service, error: InfrastructureError, failures: int, others: int) -> None:
+        """Whether to go on trying. A refusal is about this request where the service has ever served another.
+
+        Giving up a candidate costs one answer of the model; a single chain that insists on a poisonous one would end
+        the search. Giving up a prompt costs the chain its place, so others must be served meanwhile.
+        """
+        poison = failures >= POISON and (others > 0 or service is Service.VERIFIER)
+        if not error.retry and not self._served[service]:
             unavailable = Reason.MODEL_UNAVAILABLE if service is Service.MODEL else Reason.VERIFIERS_UNAVAILABLE
             self._refuse(unavailable, str(error))
-        self._on_failure()
+        elif not error.retry or poison:
+            raise GivenUpError(f"given up after {failures} failure(s): {error}") from error
 
     def _refuse(self, reason: Reason, message: str) -> None:
         self.refusal = self.refusal or Refusal(reason, message)
