@@ -58,7 +58,7 @@ class BuildUnavailableError(RuntimeError):
 def install(builds: Mapping[str, str], want: Want) -> None:
     """Replace torch's builders for the rest of this process. `builds`: path of the library, by request key."""
     loader = Loader(dict(builds), want)
-    cpp_extension.load_inline = loader.load_inline  # type: ignore[assignment] - options are keywords here
+    cpp_extension.load_inline = loader.load_inline  # type: ignore[assignment]  # options are keywords here
     cpp_extension.load = loader.load  # type: ignore[assignment]
     torch.compile = _no_compile
     torch.nn.Module.compile = _no_compile  # type: ignore[method-assign]

@@ -22,7 +22,7 @@ import resource
 import signal
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,6 +73,10 @@ class Policy:
     """Whether it may fork and exec."""
     change_modes: bool = False
     """Whether it may change modes, owners and times of files it may reach by path: linkers do, candidates may not."""
+
+    def closing(self, keep: tuple[int, ...], parent: int) -> Self:
+        """The same policy for a process that knows its descriptors and its parent only at the end."""
+        return replace(self, keep_fds=keep, parent=parent)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

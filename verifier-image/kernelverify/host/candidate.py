@@ -1,0 +1,511 @@
+"""The referee's side of a candidate: starts it, speaks with it, bounds it, and reads how it died.
+
+Everything that arrives from a candidate is a claim. What counts is what the referee reads itself: its clock, and its
+private copy of the output bytes, which is complete before the clock stops.
+"""
+
+import itertools
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+import kernelverify
+from kernelverify import ipc, sandbox
+from kernelverify.host import census
+from kernelverify.host.memory import Region
+from kernelverify.sandbox import identity, kernel
+
+START_S = 120.0
+"""For torch to be imported on a busy machine."""
+HELLO_S = 30.0
+CENSUS_S = 0.1
+"""Between two counts of a candidate that takes its time. A fast call is over before the first one."""
+LOG_BYTES = 16 * 1024
+FIRST_UID, UIDS = 60_000, 5_000
+MOST_PARTS = 256
+
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "TRITON_INTERPRET": "1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+"""Before the zygote's first import: numpy, torch and triton read these once."""
+
+
+class HostError(Exception):
+    """The zygote or the sandbox failed: infrastructure, never the candidate's fault."""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """Why a call brought no answer."""
+
+    kind: str
+    """`exception`, `signal`, `exit`, `timeout`, `memory`, `tasks`, `disk`, `protocol`."""
+    stage: str
+    type: str = ""
+    message: str = ""
+    line: int | None = None
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class BuildWanted:
+    """The candidate asked for a build and ended; start another one with the result."""
+
+    request: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    state: tuple[tuple[str, tuple[int, ...], str], ...]
+    """Name, shape and dtype of each tensor in the candidate's state_dict."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One answered call."""
+
+    elapsed_s: float
+    """The referee's clock, from before the request to after its own copy was complete."""
+    self_us: float
+    outputs: list[Tensor]
+    """Private copies."""
+    metas: Sequence[Mapping[str, Any]]
+    skeleton: Any
+    kernels: tuple[str, ...]
+    torch_ops: Mapping[str, int]
+    unwritten: tuple[int, ...] = ()
+    """Outputs that are still poison."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a candidate process is started with."""
+
+    source: str
+    builds: Mapping[str, str] = field(default_factory=dict)
+    """Path of each library by the key of the request for it."""
+    ablation: str | None = None
+    threads: int = 1
+    count_ops_above: int | None = None
+    limits: census.Limits = field(default_factory=census.Limits)
+    cpu_seconds: int = 600
+
+
+class Zygote:
+    """The process that candidates are forked from; started when needed, again when it died."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: ipc.Channel | None = None
+        self._uids = itertools.cycle(range(FIRST_UID, FIRST_UID + UIDS))
+        self.kept: set[int] = set()
+        """Children of this process that belong to no candidate."""
+
+    def start(self) -> None:
+        """Have a live zygote. Raises HostError."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.close()
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-m", "kernelverify.guest", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**ENVIRONMENT, "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self.kept.add(self._process.pid)
+        self._channel = ipc.Channel(ours)
+        try:
+            ready = self._channel.receive(START_S)
+        except ipc.ChannelError as error:
+            raise HostError(f"the zygote did not start: {error}") from error
+        if ready.get("threads") != 1:
+            raise HostError(f"the zygote has {ready.get('threads')} threads; it must have one")
+
+    def spawn(self, job: Job) -> "Candidate":
+        """Fork a candidate in its sandbox. Raises HostError."""
+        self.start()
+        uid = next(self._uids) if identity.can_change() else None
+        candidate = Candidate(self, job, _workdir(self._scratch, job.source, uid), uid)
+        try:
+            candidate.begin(self._ask)
+        except BaseException:
+            candidate.kill()
+            raise
+        return candidate
+
+    def _ask(self, config: Mapping[str, Any], descriptors: Sequence[int]) -> int:
+        nonce = secrets.token_hex(8)
+        if self._channel is None:
+            raise HostError("the zygote is not running")
+        try:
+            self._channel.send({"nonce": nonce, "config": config}, descriptors)
+            answer = self._channel.receive(HELLO_S)
+        except ipc.ChannelError as error:
+            self.close()
+            raise HostError(f"the zygote does not answer: {error}") from error
+        if answer.get("event") != "forked" or answer.get("nonce") != nonce:
+            raise HostError(f"the zygote could not fork: {answer.get('message', answer)}")
+        return int(answer["pid"])
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self.kept.discard(self._process.pid)
+        self._process = self._channel = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Candidate:
+    """One candidate process, from fork to kill. Use as a context manager: leaving it ends everything it started."""
+
+    def __init__(self, zygote: Zygote, job: Job, workdir: Path, uid: int | None) -> None:
+        self.sandbox: dict[str, str] = {}
+        self.pid = 0
+        self._zygote, self._job, self._workdir, self._uid = zygote, job, workdir, uid
+        self._channel: ipc.Channel | None = None
+        self._logs: list[_Drain] = []
+        self._stage = "start"
+        self._slots: list[tuple[Region, Region]] = []
+        self._over: Crash | None = None
+
+    def begin(self, ask: Any) -> None:
+        ours, theirs = socket.socketpair()
+        self._channel = ipc.Channel(ours)
+        self._logs = [_Drain(), _Drain()]
+        with theirs:
+            self.pid = ask(self._config(), [theirs.fileno(), *(drain.write_end for drain in self._logs)])
+        for drain in self._logs:
+            drain.start()
+        try:
+            hello = self._channel.receive(HELLO_S)
+        except ipc.ChannelError as error:
+            raise HostError(f"a candidate process did not come up: {error}; {self.logs[1][-500:]}") from error
+        if hello.get("event") != "hello":
+            raise HostError(f"the sandbox could not be closed: {hello.get('message')}")
+        self.sandbox = {str(k): str(v) for k, v in dict(hello.get("sandbox", {})).items()}
+
+    def load(self, arguments: Sequence[Any], seed: int | None, dtype: str | None, timeout: float) -> Any:
+        """Import and construct: Loaded, BuildWanted or Crash."""
+        self._stage = "import"
+        with Region.inputs(list(arguments), writable=True) as region:
+            message = {"op": "load", "size": region.size, "header": region.header, "seed": seed, "dtype": dtype}
+            answer = self._call(message, timeout, [region.fd])
+        if not isinstance(answer, dict):
+            return answer
+        try:
+            state = tuple((str(n), tuple(int(i) for i in shape), str(d)) for n, shape, d in answer["state"])
+        except (KeyError, TypeError, ValueError) as error:
+            return self._broken(f"no state in its answer: {error}")
+        return Loaded(state)
+
+    def load_state(self, state: Mapping[str, Tensor], timeout: float) -> Crash | None:
+        """Give it the reference's weights."""
+        self._stage = "load_state"
+        with Region.inputs(dict(state)) as region:
+            message = {"op": "state", "size": region.size, "header": region.header}
+            answer = self._call(message, timeout, [region.fd])
+        return answer if isinstance(answer, Crash) else None
+
+    def open(self, inputs: Region, outputs: Region, timeout: float = 30.0) -> int | Crash:
+        """Share a pair of regions; the number of the slot."""
+        slot = len(self._slots)
+        message = {
+            "op": "open",
+            "slot": slot,
+            "inputs": {"size": inputs.size, "header": inputs.header, "writable": inputs.writable},
+            "outputs": {"size": outputs.size, "header": outputs.header},
+        }
+        answer = self._call(message, timeout, [inputs.fd, outputs.fd])
+        if isinstance(answer, Crash):
+            return answer
+        self._slots.append((inputs, outputs))
+        return slot
+
+    def run(self, slot: int, timeout: float, into: Sequence[Tensor] | None = None) -> Any:
+        """One call on poisoned outputs: Ran, BuildWanted or Crash."""
+        self._stage = "forward"
+        outputs = self._slots[slot][1]
+        outputs.poison()
+        start = time.perf_counter()
+        answer = self._call({"op": "run", "slot": slot}, timeout)
+        if not isinstance(answer, dict):
+            return answer
+        copies = outputs.read_private(into)
+        elapsed = time.perf_counter() - start
+        if not outputs.canaries_ok():
+            return Crash("exception", "forward", "OutOfBounds", "the kernel wrote outside its output")
+        try:
+            return Ran(
+                elapsed_s=elapsed,
+                self_us=float(answer["self_us"]),
+                outputs=copies,
+                metas=[dict(meta) for meta in answer["outputs"]],
+                skeleton=answer["skeleton"],
+                kernels=tuple(str(name)[:200] for name in answer["kernels"]),
+                torch_ops={str(k)[:200]: int(v) for k, v in dict(answer["torch_ops"]).items()},
+                unwritten=tuple(outputs.unwritten(copies)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            return self._broken(f"its answer to a call is malformed: {error}")
+
+    def pause(self) -> None:
+        """Stop the whole group for the baseline's turn."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    @property
+    def logs(self) -> tuple[str, str]:
+        return self._logs[0].text, self._logs[1].text
+
+    def kill(self) -> None:
+        """End it and everything it started; forget its folder."""
+        if self.pid:
+            census.end(self.pid, self._uid, self._zygote.kept)
+            self.pid = 0
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        for drain in self._logs:
+            drain.finish()
+        shutil.rmtree(self._workdir, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def _config(self) -> dict[str, Any]:
+        job, folder = self._job, str(self._workdir)
+        libraries = sorted({str(Path(path).parent) for path in job.builds.values()})
+        policy = sandbox.Policy(
+            read_only=(*sandbox.SYSTEM, *sandbox.interpreter(), _package_folder(), *libraries),
+            read_write=(folder,),
+            cpu_seconds=job.cpu_seconds,
+            uid=self._uid,
+            tasks=job.limits.tasks,
+        )
+        return {
+            "workdir": folder,
+            "source": f"{folder}/candidate.py",
+            "environment": _environment(folder, job.threads),
+            "threads": job.threads,
+            "count_ops_above": job.count_ops_above,
+            "ablation": job.ablation,
+            "builds": dict(job.builds),
+            "policy": policy.to_json(),
+        }
+
+    def _call(self, message: dict[str, Any], timeout: float, descriptors: Sequence[int] = ()) -> Any:
+        """The answer to one request (a dict), BuildWanted, or Crash. After a Crash the candidate is no more."""
+        if self._over is not None or self._channel is None:
+            return self._over or Crash("exit", self._stage, message="the candidate has ended")
+        nonce = secrets.token_hex(8)
+        try:
+            self._channel.send(message | {"nonce": nonce}, descriptors)
+            answer = self._whole_answer(nonce, time.monotonic() + timeout)
+        except ipc.TimedOut:
+            return self._ended(Crash("timeout", self._stage, message=f"no answer within {timeout:.3g} s"))
+        except ipc.Closed:
+            return self._ended(self._death())
+        except ipc.Malformed as error:
+            return self._broken(str(error))
+        except _ExcessError as error:
+            return self._ended(Crash(error.kind, self._stage, message=error.message))
+        return self._understood(answer)
+
+    def _understood(self, answer: dict[str, Any]) -> Any:
+        match answer.get("event"):
+            case "error":
+                return _raised(answer, self._stage)
+            case "build" if isinstance(answer.get("build"), dict):
+                self._over = Crash("exit", self._stage, message="the candidate has asked for a build")
+                return BuildWanted(answer["build"])
+            case "ok" | "loaded" | "done":
+                return answer
+        return self._broken(f"unknown event {str(answer.get('event'))[:80]!r}")
+
+    def _whole_answer(self, nonce: str, deadline: float) -> dict[str, Any]:
+        """One answer, put together from its parts where it is long."""
+        parts: list[str] = []
+        while True:
+            answer = self._answer(deadline)
+            if answer.get("nonce") != nonce:
+                raise ipc.Malformed("an answer without the call's nonce")
+            if answer.get("event") == "part" and len(parts) < MOST_PARTS:
+                parts.append(str(answer.get("text", "")))
+            elif answer.get("event") == "whole":
+                return ipc.decode("".join(parts).encode("utf-8", "replace"))
+            else:
+                return answer
+
+    def _answer(self, deadline: float) -> dict[str, Any]:
+        """Wait for a message, counting what the candidate uses meanwhile."""
+        assert self._channel is not None  # noqa: S101 - for the type checker: `_call` has looked
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return self._channel.receive(max(0.0, min(CENSUS_S, left)))
+            except ipc.TimedOut:
+                if left <= 0:
+                    raise
+                found = census.excess(self.pid, self._uid, self._workdir, self._job.limits, self._zygote.kept)
+                if found:
+                    raise _ExcessError(*found) from None
+
+    def _death(self) -> Crash:
+        """How a process that closed its channel ended."""
+        deadline = time.monotonic() + 2
+        while (status := census.reap(self.pid)) is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if status is None:
+            return Crash("protocol", self._stage, message="it closed its channel and went on")
+        line = _line_of_fault(self.logs[1])
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            if number == signal.SIGXCPU:
+                return Crash("timeout", self._stage, message="used up its CPU time")
+            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+            return Crash("signal", self._stage, name, f"died by {name}", line)
+        return Crash("exit", self._stage, message=f"left with exit code {os.WEXITSTATUS(status)}", line=line)
+
+    def _broken(self, message: str) -> Crash:
+        return self._ended(Crash("protocol", self._stage, message=message))
+
+    def _ended(self, crash: Crash) -> Crash:
+        self._over = crash
+        census.end(self.pid, self._uid, self._zygote.kept)
+        return crash
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._over is None and self.pid:
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                return
+
+
+class _ExcessError(Exception):
+    """The candidate used more than it may."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
+
+
+class _Drain(threading.Thread):
+    """Reads one output stream so that a flood neither blocks nor fills anything; keeps its beginning and its end."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._read_end, self.write_end = os.pipe()
+        self._head, self._tail = bytearray(), bytearray()
+
+    def run(self) -> None:
+        os.close(self.write_end)
+        while chunk := os.read(self._read_end, 65536):
+            room = LOG_BYTES // 2 - len(self._head)
+            self._head += chunk[: max(0, room)]
+            self._tail = (self._tail + chunk[max(0, room) :])[-LOG_BYTES // 2 :]
+        os.close(self._read_end)
+
+    def finish(self) -> None:
+        """Close what was never started, or wait for the end of the stream: every writer is dead by now."""
+        if self.ident is None:
+            os.close(self._read_end)
+            os.close(self.write_end)
+        else:
+            self.join(2)
+
+    @property
+    def text(self) -> str:
+        if self.ident is not None:
+            self.join(0.02)
+        return (bytes(self._head) + bytes(self._tail)).decode("utf-8", "replace")
+
+
+def _raised(answer: Mapping[str, Any], stage: str) -> Crash:
+    line = answer.get("line")
+    return Crash(
+        kind="exception",
+        stage=str(answer.get("stage", stage))[:40],
+        type=str(answer.get("type", ""))[:200],
+        message=str(answer.get("message", ""))[:4000],
+        line=line if isinstance(line, int) else None,
+        traceback=str(answer.get("traceback", ""))[:4000],
+    )
+
+
+def _line_of_fault(stderr: str) -> int | None:
+    """The candidate's line in faulthandler's last words."""
+    found = re.search(r'candidate\.py", line (\d{1,7})', stderr)
+    return int(found.group(1)) if found else None
+
+
+def _workdir(scratch: Path, source: str, uid: int | None) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=scratch))
+    path = folder / "candidate.py"
+    path.write_text(source, encoding="utf-8")
+    for name in ("home", "tmp", "triton", "extensions"):
+        (folder / name).mkdir()
+    if uid is not None:
+        for owned in (folder, *folder.iterdir()):
+            os.chown(owned, uid, uid)
+    return folder
+
+
+def _environment(folder: str, threads: int) -> dict[str, str]:
+    return {
+        "HOME": f"{folder}/home",
+        "TMPDIR": f"{folder}/tmp",  # noqa: S108 - inside the private folder
+        "TRITON_CACHE_DIR": f"{folder}/triton",
+        "TORCH_EXTENSIONS_DIR": f"{folder}/extensions",
+        "TORCHINDUCTOR_CACHE_DIR": f"{folder}/tmp",  # noqa: S108
+        "OMP_NUM_THREADS": str(threads),
+    }
+
+
+def _package_folder() -> str:
+    return str(Path(kernelverify.__file__).parent.parent)
+
+
+def dtype_name(dtype: torch.dtype | None) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")

@@ -1,0 +1,132 @@
+"""What a candidate's processes use, counted from outside, and their end.
+
+Rlimits bound one process; a candidate may have many, and a rlimit on tasks would count the user's others. So the
+referee counts: tasks, memory, private disk. Every process that a candidate started is found, whatever it did to hide:
+by its own user id where it has one, else as a descendant, or as an orphan that the kernel gave to the subreaper.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one candidate may use, all its processes together."""
+
+    memory_bytes: int = 6 << 30
+    tasks: int = 256
+    disk_bytes: int = 1 << 30
+
+
+def excess(pid: int, uid: int | None, workdir: Path, limits: Limits, kept: Collection[int]) -> tuple[str, str] | None:
+    """Which limit is exceeded (`tasks`, `memory`, `disk`) and how, or None."""
+    family = members(pid, uid, kept)
+    tasks = sum(_tasks(p) for p in family)
+    if tasks > limits.tasks:
+        return "tasks", f"{tasks} processes and threads; at most {limits.tasks} are allowed"
+    memory = sum(_memory(p) for p in family)
+    if memory > limits.memory_bytes:
+        return "memory", f"{memory // MIB} MiB of memory; at most {limits.memory_bytes // MIB} MiB are allowed"
+    disk = _disk(workdir)
+    if disk > limits.disk_bytes:
+        return "disk", f"{disk // MIB} MiB of files; at most {limits.disk_bytes // MIB} MiB are allowed"
+    return None
+
+
+def members(pid: int, uid: int | None, kept: Collection[int]) -> list[int]:
+    """The candidate's processes. `kept`: children of this process that are none of the candidate's."""
+    parents = dict(_parents())
+    family = {pid} & parents.keys()
+    family |= {p for p, parent in parents.items() if parent == os.getpid() and p not in kept}
+    if uid is not None:
+        family |= {p for p in parents if _uid(p) == uid}
+    grown = True
+    while grown:
+        more = {p for p, parent in parents.items() if parent in family} - family
+        family |= more
+        grown = bool(more)
+    return sorted(family - set(kept))
+
+
+def send_all(number: signal.Signals, pid: int, uid: int | None, kept: Collection[int]) -> None:
+    """A signal to each of the candidate's processes."""
+    for target in members(pid, uid, kept):
+        try:
+            os.kill(target, number)
+        except ProcessLookupError:
+            continue
+
+
+def end(pid: int, uid: int | None, kept: Collection[int], patience_s: float = 10.0) -> int | None:
+    """Kill until nothing is left; the wait status of `pid`. Newly forked ones are found in the next round."""
+    status: int | None = None
+    deadline = time.monotonic() + patience_s
+    while family := members(pid, uid, kept):
+        send_all(signal.SIGKILL, pid, uid, kept)
+        for member in family:
+            found = reap(member)
+            status = found if member == pid and found is not None else status
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.001)
+    return status
+
+
+def reap(pid: int) -> int | None:
+    """The wait status of a child that has ended, else None."""
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return status if done else None
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                stat = Path(entry.path, "stat").read_bytes()
+            except OSError:
+                continue
+            yield int(entry.name), int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def _uid(pid: int) -> int | None:
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return None
+
+
+def _tasks(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - the cheapest way to count
+    except OSError:
+        return 0
+
+
+def _memory(pid: int) -> int:
+    """Anonymous and shared memory of one process in bytes; files mapped from disk cost nothing."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    fields = dict(line.split(":", 1) for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem")))
+    return sum(int(value.split()[0]) * 1024 for value in fields.values())
+
+
+def _disk(folder: Path) -> int:
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(base, name)).st_blocks * 512  # noqa: PTH118 - a hot path
+            except OSError:
+                continue
+    return total
