@@ -234,6 +234,14 @@ def test_what_the_model_server_broke_is_repeated_and_no_attempt():
     assert world.status["attempts"]["infrastructure"] == 2
 
 
+def test_tokens_of_a_broken_stream_are_paid_for():
+    world = World(model=FakeModel(in_turn([model_down, coded(tokens=1000)])), progress=few(1))
+
+    world.run()
+
+    assert world.status["tokens"]["completion"] == 1 + 1000
+
+
 def test_what_the_verifier_broke_is_repeated_without_asking_the_model_again():
     judge = in_turn([verifier_down, report("infra_error"), report("cancelled"), report("correct", ratio=1.5)])
     world = World(verifier=FakeVerifier(judge), progress=few(1))

@@ -23,6 +23,7 @@ from kernelsearch.search.facts import Reason
 from kernelsearch.search.ports import (
     AttemptDropped,
     Finish,
+    InfrastructureError,
     LiveSpec,
     ModelUnavailableError,
     Service,
@@ -406,6 +407,25 @@ def test_publications_that_fail_only_warn():
 
     assert outcome.reason is Reason.DEADLINE_REACHED
     assert all(trouble.service is Service.PROGRESS for trouble in world.observer.of(Trouble))
+
+
+def test_the_outcome_is_published_again_when_the_first_try_fails():
+    world = World(progress=FakeProgress(LiveSpec(deadline=600, max_attempts=1)))
+    publish = world.progress.publish
+
+    async def fail_once(facts):
+        if "outcome" in facts and not refused:
+            refused.append(facts)
+            raise InfrastructureError("the API server is gone")
+        return await publish(facts)
+
+    refused = []
+    world.progress.publish = fail_once
+
+    world.run()
+
+    assert refused
+    assert world.status["outcome"]["reason"] == "AttemptsExhausted"
 
 
 def test_a_bug_in_an_adapter_comes_out():

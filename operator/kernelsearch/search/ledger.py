@@ -122,6 +122,12 @@ class Ledger:
         if number in self.in_flight:
             self.in_flight[number] = tokens
 
+    def pay_heard(self, number: int) -> None:
+        """What was heard of this answer is lost, its stream broke: paid for, and heard anew."""
+        if heard := self.in_flight.get(number):
+            self._change(population=population.pay(self.population, Tokens(completion=heard, estimated=True)))
+            self.in_flight[number] = 0
+
     def count_failure(self) -> None:
         """A call failed that was not the candidate's doing. Saved with the next verdict."""
         self._change(population=population.count_infrastructure(self.population))
@@ -180,7 +186,7 @@ class Ledger:
         await self._at_last(Service.STORE, self._save())
         self._saved = replace(self._state, sequence=self._saved.sequence + 1)
         facts = self._facts(self._saved).to_status()
-        await self._at_last(Service.PROGRESS, self._progress.publish(facts))
+        await self._at_last(Service.PROGRESS, self._publish_surely(facts))
         self._observer.on(Ended(end.reason, end.message))
         return outcome
 
@@ -213,6 +219,16 @@ class Ledger:
             await patience.within(ARCHIVE_SECONDS, self._clock, self._archive.append(record))
         except (InfrastructureError, TimeoutError) as error:
             self._observer.on(Trouble(Service.ARCHIVE, f"attempt {record['attempt']}: {error}"))
+
+    async def _publish_surely(self, facts: Mapping[str, Any]) -> None:
+        """Again and again: an outcome that nobody sees makes the operator start another runner."""
+        while True:
+            try:
+                await self._progress.publish(facts)
+            except InfrastructureError:
+                await self._clock.sleep(LAST_SECONDS / 8)
+            else:
+                return
 
     async def _at_last(self, service: Service, work: Any) -> None:
         try:

@@ -62,7 +62,6 @@ class Loop:
         self.ledger, self.watch, self.strategy = ledger, watch, chosen
         self.proposer, self.verifier = proposer, verifier
         self.clock, self.observer = clock, observer
-        self.search = ledger.search
 
     async def run(self) -> Outcome:
         """Run all chains until they stop or the search is over, and say why it is."""
@@ -86,12 +85,12 @@ class Loop:
     async def attempt(self, chain: int, step: Fresh | Repair | Improve | Restart) -> None:
         """Propose, extract, verify, remember."""
         asked = verdict.asked(await self.ledger.reserve(), chain, step, self.clock.now())
-        prompt = prompts.render(self.search, step, self.ledger.population)
+        prompt = prompts.render(self.ledger.search, step, self.ledger.population)
         self.observer.on(ports.AttemptStarted(asked.id, chain, asked.kind, asked.base, asked.idea))
         answer = None
         try:
             answer = await self.propose(asked, prompt)
-            kernel = extract.kernel(answer, self.search.languages)
+            kernel = extract.kernel(answer, self.ledger.search.languages)
             reports = await self.judge(asked, kernel) if isinstance(kernel, Kernel) else NO_REPORTS
         except (InterruptedWaitError, GivenUpError) as error:
             self.drop(asked, answer, error)
@@ -112,6 +111,7 @@ class Loop:
         def call() -> Coroutine[None, None, ports.Answer]:
             if not self.watch.check():
                 raise InterruptedWaitError
+            self.ledger.pay_heard(asked.id)
             return self.proposer.propose(prompt, self.watch.spec.deadline, heard)
 
         return await self.watch.services.insist(ports.Service.MODEL, call, self.watch.no_more_answers, asked.chain)
