@@ -93,6 +93,21 @@ def test_patterns_are_told_in_words(pattern, words):
     assert words in feedback.words(wrong(pattern=pattern))
 
 
+def test_the_detail_of_a_pattern_is_told_too():
+    words = feedback.words(wrong(pattern="row tail, columns from 320 of 333"))
+
+    assert f"{feedback.PATTERNS['row tail']} (columns from 320 of 333)" in words
+
+
+def test_sets_of_one_kind_are_described_once():
+    sets = tuple(r.SetResult(name=name, ok=False, max_abs=0.5) for name in ("own", "own_2", "own_3", "flipped"))
+
+    words = feedback.words(report("incorrect", correctness=r.Correctness(ok=False, sets=sets)))
+
+    assert words.count("On the problem's own inputs:") == 1
+    assert words.count("On the problem's own inputs with random signs:") == 1
+
+
 def test_an_unknown_pattern_is_told_as_it_is():
     assert "where: every other column" in feedback.words(wrong(pattern="every other column"))
 
@@ -114,7 +129,7 @@ def test_sets_that_pass_are_named_too():
     assert "It is right on the problem's own inputs." in words
 
 
-@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["tf32", "tf32 or fp16", "fp16", "bf16"])
 def test_low_precision_inside_is_named(precision):
     told = wrong()
     told = told.model_copy(update={"correctness": told.correctness.model_copy(update={"precision_class": precision})})

@@ -35,6 +35,8 @@ calls, on being measured, or on the machine around it. Write such a kernel from 
 
 SET_NAMES = {
     "own": "the problem's own inputs",
+    "own_2": "the problem's own inputs",
+    "own_3": "the problem's own inputs",
     "flipped": "the problem's own inputs with random signs",
     "flipped_small": "the problem's own inputs with random signs, scaled down by 1024",
 }
@@ -48,10 +50,13 @@ PATTERNS = {
     "last tile": "only the last tile is off: the bounds check of the last block is missing or has the wrong limit",
     "transposed": "the values are right but transposed: indices or strides are swapped",
     "scattered": "single scattered elements are off: a race between threads, or a rare branch",
-    "zeros": "elements are zero that should not be: part of the output is never written",
+    "last rows": "only the last rows are off: the number of rows is no multiple of the rows of a block",
+    "all, and all zero": "elements are zero that should not be: part of the output is never written",
 }
 
 PRECISION = {
+    "tf32 or fp16": "The error looks like TF32 or float16 arithmetic inside (10 bits of mantissa); compute and "
+    "accumulate in full float32.",
     "tf32": "The error looks like TF32 arithmetic (10 bits of mantissa); full float32 is required.",
     "fp16": "The error looks like float16 arithmetic inside; compute and accumulate in float32.",
     "bf16": "The error looks like bfloat16 arithmetic inside; compute and accumulate in float32.",
@@ -107,14 +112,17 @@ def _incorrect(report: Report, language: str) -> str:
     wrong = [each for each in correctness.sets if not each.ok] if correctness else []
     if not wrong:
         return "The result is wrong:\n\n" + untrusted.quote(report.summary, 500)
-    parts = ["The code runs, but its result is wrong.", *(_set(each) for each in wrong[:MAX_SETS])]
-    right = [SET_NAMES.get(each.name, each.name) for each in (correctness.sets if correctness else ()) if each.ok]
+    first_of_kind = {_set_name(each): each for each in reversed(wrong)}
+    described = sorted(first_of_kind.values(), key=wrong.index)[:MAX_SETS]
+    parts = ["The code runs, but its result is wrong.", *(_set(each) for each in described)]
+    right = {_set_name(each) for each in (correctness.sets if correctness else ()) if each.ok} - set(first_of_kind)
     if right:
-        parts.append(f"It is right on {', '.join(sorted(set(right)))}.")
-    precision = PRECISION.get(correctness.precision_class if correctness else "", "")
-    if precision:
-        dot = TF32_DOT if _on_gpu(report) and language == Language.TRITON else ""
-        parts.append(" ".join(filter(None, [precision, dot])))
+        parts.append(f"It is right on {', '.join(sorted(right))}.")
+    looks_like = correctness.precision_class if correctness else ""
+    if looks_like in PRECISION:
+        parts.append(PRECISION[looks_like])
+    if "tf32" in looks_like and _on_gpu(report) and language == Language.TRITON:
+        parts.append(TF32_DOT)
     if correctness and correctness.deterministic is False:
         parts.append("Equal inputs gave different results in different calls: look for a race or unwritten memory.")
     return "\n\n".join(parts)
@@ -186,7 +194,7 @@ _BOUND = {"memory": "memory bandwidth", "compute": "arithmetic", "launch": "the 
 
 
 def _set(result: SetResult) -> str:
-    lines = [f"On {SET_NAMES.get(result.name, untrusted.line(result.name, 60))}{_shapes(result)}:"]
+    lines = [f"On {_set_name(result)}{_shapes(result)}:"]
     if result.reason:
         lines.append(f"- {untrusted.line(result.reason, 300)}")
     lines += [f"- {text}" for text in _errors(result)]
@@ -195,6 +203,10 @@ def _set(result: SetResult) -> str:
     if result.worst:
         lines.append("- samples:\n" + untrusted.quote("\n".join(map(_sample, result.worst)), 1000))
     return "\n".join(lines)
+
+
+def _set_name(result: SetResult) -> str:
+    return SET_NAMES.get(result.name, untrusted.line(result.name, 60))
 
 
 def _shapes(result: SetResult) -> str:
@@ -215,8 +227,14 @@ def _errors(result: SetResult) -> list[str]:
 
 
 def _pattern(pattern: str) -> str:
-    known = PATTERNS.get(pattern.strip().lower())
-    return known or untrusted.line(pattern, 200)
+    """In our words where we have some; the verifier puts its detail (`columns from 320 of 333`) after a comma."""
+    whole = untrusted.line(pattern, 200)
+    name, _, detail = (part.strip() for part in whole.partition(","))
+    if whole in PATTERNS:
+        return PATTERNS[whole]
+    if name in PATTERNS:
+        return f"{PATTERNS[name]} ({detail})"
+    return whole
 
 
 def _sample(sample: object) -> str:
