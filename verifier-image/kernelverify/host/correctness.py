@@ -186,3 +186,29 @@ def kernelbench(draw: Draw, outputs: Sequence[Tensor]) -> dict[str, bool]:
         )
 
     return {"1e-4": close(1e-4), "1e-2": close(1e-2)}
+
+
+def plausible(draw: Draw, outputs: Sequence[Tensor], baseline: Sequence[Tensor]) -> bool:
+    """A cheap look at a timed call: near enough to the baseline's output of the same inputs.
+
+    Limits are those of a judged draw, relative to the size of its answer, plus the baseline's own error. Whoever fails
+    here is judged in full; so this look can only let pass, never reject.
+    """
+    return all(
+        _near(*pair, draw.eager[i], draw.reference[i], draw.sigma[i], draw.rule)
+        for i, pair in enumerate(zip(outputs, baseline, strict=True))
+    )
+
+
+def _near(got: Tensor, base: Tensor, eager: Tensor, want: Tensor, sigma: Tensor, rule: tolerance.Rule) -> bool:
+    if not base.is_floating_point():
+        return bool(torch.equal(got, base))
+    got, base, eager, want = got.double(), base.double(), eager.double(), want.double()
+    if not bool(torch.isfinite(got).all()) or not bool(torch.isfinite(want).all()):
+        return False
+    shares = tolerance.judge(eager, eager, want, sigma, rule)
+    norm = (shares.normwise_allowed + shares.normwise) * base.norm().item()
+    scale = base.abs().max().item() / max(want.abs().max().item(), tolerance.TINY)
+    element = (tolerance.element_limit(eager, want, sigma, rule) + shares.max_abs) * scale
+    error = got - base
+    return error.norm().item() <= norm and error.abs().max().item() <= element

@@ -65,6 +65,11 @@ def make_draw(loaded: problem.LoadedProblem, model: nn.Module, gate: str, seed: 
         return DroppedGate(name=gate, reason=str(error))
 
 
+def draw_of(loaded: problem.LoadedProblem, model: nn.Module, inputs: list[Any], seed: int) -> Draw:
+    """The answers for inputs that were drawn already, judged as the problem's own."""
+    return _draw(loaded, model, input_sets.OWN[0], seed, inputs)
+
+
 class _UnfitError(Exception):
     """The reference's answer on this set cannot be judged against."""
 

@@ -1,0 +1,152 @@
+"""The baseline's process: trusted, exec'd (never forked: inductor has threads), warm, and timed like a candidate.
+
+load{problem, seed, threads, names} -> ok{names} | error{message, line}
+open{slot, inputs, outputs}         -> ok        (the descriptors come along)
+run{slot, name}                     -> done
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from kernelverify import ipc
+from kernelverify.host import memory, problem
+from kernelverify.host.candidate import ENVIRONMENT, HostError
+from kernelverify_api import request
+
+COMPILE = "compile"
+LOAD_S, RUN_S = 300.0, 300.0
+"""A compiled baseline compiles on its first call: 2 to 30 s on a quiet machine."""
+
+
+class Baseline:
+    """The referee's side. Errors of the process are infrastructure, those of the problem are the problem's."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: ipc.Channel | None = None
+        self._outputs: dict[int, memory.Region] = {}
+        self.pid = 0
+
+    def start(self, loaded: request.Problem, seed: int, names: Sequence[str]) -> None:
+        """Load the problem; raises ProblemError for a name that it does not offer."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-B", "-m", "kernelverify.host.baseline", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self.pid = self._process.pid
+        self._channel = ipc.Channel(ours, limit=4 << 20)
+        message = {"op": "load", "problem": loaded.model_dump(), "seed": seed, "threads": self._threads}
+        self._ask({**message, "names": list(names)}, LOAD_S)
+
+    def open(self, slot: int, inputs: memory.Region, outputs: memory.Region) -> None:
+        self._outputs[slot] = outputs
+        places = {"inputs": [inputs.size, *inputs.header], "outputs": [outputs.size, *outputs.header]}
+        self._ask({"op": "open", "slot": slot, **places}, LOAD_S, [inputs.fd, outputs.fd])
+
+    def run(self, slot: int, name: str, into: Sequence[Tensor] | None = None) -> tuple[float, list[Tensor]]:
+        """One call: seconds by the referee's clock, until its own copy is complete, and that copy."""
+        outputs = self._outputs[slot]
+        outputs.poison()
+        start = time.perf_counter()
+        self._ask({"op": "run", "slot": slot, "name": name}, RUN_S)
+        copies = outputs.read_private(into)
+        return time.perf_counter() - start, copies
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = self._channel = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, message: dict[str, Any], timeout: float, descriptors: Sequence[int] = ()) -> dict[str, Any]:
+        if self._channel is None:
+            raise HostError("the baseline's process is not running")
+        try:
+            self._channel.send(message, descriptors)
+            answer = self._channel.receive(timeout)
+        except ipc.ChannelError as error:
+            raise HostError(f"the baseline's process failed: {error}") from error
+        if answer.get("event") == "error":
+            raise problem.ProblemError(str(answer["message"]), answer.get("line"))
+        return answer
+
+
+class _Server:
+    """The process's side."""
+
+    def __init__(self, channel: ipc.Channel) -> None:
+        self._channel = channel
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._slots: dict[int, tuple[Any, list[Tensor]]] = {}
+
+    def serve(self) -> None:
+        handlers = {"load": self._load, "open": self._open, "run": self._run}
+        while True:
+            try:
+                message, descriptors = self._channel.receive_with_fds()
+            except ipc.Closed:
+                return
+            try:
+                answer = handlers[message["op"]](message, descriptors)
+            except problem.ProblemError as error:
+                answer = {"event": "error", "message": error.message, "line": error.line}
+            except Exception as error:  # noqa: BLE001 - a baseline is the problem's code; its error is told, not lost
+                answer = {"event": "error", "message": f"a baseline raised {type(error).__name__}: {str(error)[:500]}"}
+            self._channel.send(answer)
+
+    def _load(self, message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        torch.set_num_threads(message["threads"])
+        loaded = problem.load(request.Problem(**message["problem"]))
+        model = loaded.make_model(message["seed"])
+        offered: dict[str, Callable[..., Any]] = {problem.EAGER: model, **loaded.baselines()}
+        if COMPILE in message["names"]:
+            offered.setdefault(COMPILE, torch.compile(model))
+        for name in message["names"]:
+            if name not in offered:
+                known = ", ".join([*offered, COMPILE])
+                raise problem.ProblemError(f"no baseline {name!r}; this problem offers {known}")
+            self._functions[name] = offered[name]
+        return {"event": "ok"}
+
+    def _open(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        (size, start, length), (out_size, out_start, out_length) = message["inputs"], message["outputs"]
+        inputs, _ = memory.attach(descriptors[0], size, (start, length), writable=False)
+        _, outputs = memory.attach(descriptors[1], out_size, (out_start, out_length), writable=True)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._slots[message["slot"]] = (inputs, outputs)
+        return {"event": "ok"}
+
+    def _run(self, message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        inputs, outputs = self._slots[message["slot"]]
+        with torch.no_grad():
+            result = self._functions[message["name"]](*inputs)
+            for place, tensor in zip(outputs, memory.flatten(result)[1], strict=True):
+                place.copy_(tensor)
+        return {"event": "done"}
+
+
+if __name__ == "__main__":
+    _Server(ipc.Channel.from_fd(int(sys.argv[1]), limit=4 << 20)).serve()

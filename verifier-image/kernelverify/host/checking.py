@@ -1,0 +1,177 @@
+"""Runs a candidate through the gates, and through them again with its kernels disabled."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from kernelverify.host import candidate, correctness, inputs
+from kernelverify.host.candidate import BuildWanted, Crash, Job, Loaded, Ran, Zygote
+from kernelverify.host.memory import Region
+from kernelverify.host.reference import Draw
+from kernelverify.host.session import Session
+from kernelverify_api import report as api
+
+CALL_S = 60.0
+"""Longest single call. Interpreted Triton is a thousand times slower than what it stands for."""
+LOAD_S = 60.0
+REPEATS = 3
+"""Runs on equal inputs, for determinism."""
+MODES: tuple[Literal["zeros", "ones", "raise"], ...] = ("zeros", "ones", "raise")
+
+
+class OutOfTimeError(Exception):
+    """The whole evaluation's time is used up."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The evaluation's own clock."""
+
+    at: float
+
+    def left(self, most: float) -> float:
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise OutOfTimeError
+        return min(left, most)
+
+
+@dataclass
+class Checked:
+    """What the gates found."""
+
+    sets: list[api.SetResult] = field(default_factory=list)
+    crash: Crash | None = None
+    deterministic: bool | None = None
+    kernels: tuple[str, ...] = ()
+    torch_ops: Mapping[str, int] = field(default_factory=dict)
+    allclose: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.crash is None and all(s.ok for s in self.sets)
+
+
+def load(process: candidate.Candidate, session: Session, deadline: Deadline) -> Crash | BuildWanted | None:
+    """Import, construct, and give it the reference's weights."""
+    seed = session.model_seed
+    dtype = candidate.dtype_name(session.loaded.dtype)
+    loaded = process.load(session.loaded.init_args(seed), seed, dtype, deadline.left(LOAD_S))
+    if not isinstance(loaded, Loaded):
+        return loaded  # type: ignore[no-any-return]
+    weights = session.weights_for(loaded.state)
+    return process.load_state(weights, deadline.left(LOAD_S)) if weights else None
+
+
+def check(
+    process: candidate.Candidate, session: Session, deadline: Deadline, gates: tuple[str, ...] = inputs.GATES
+) -> Checked | BuildWanted:
+    """Every gate, until one fails. The first call gets inputs it may write, to see whether it does."""
+    found = Checked()
+    for number, gate in enumerate(gates):
+        draw = session.draw(gate)
+        if draw is None:
+            continue
+        result = _gate(process, draw, deadline, found, first=number == 0)
+        if isinstance(result, BuildWanted):
+            return result
+        if result is None:
+            break
+        found.sets.append(result.model_copy(update={"name": gate}))
+        if not result.ok:
+            session.retire(draw)
+            break
+    return found
+
+
+def _gate(
+    process: candidate.Candidate, draw: Draw, deadline: Deadline, found: Checked, *, first: bool
+) -> api.SetResult | BuildWanted | None:
+    """One gate's verdict; None after a crash, which is in `found`."""
+    with Region.inputs(draw.inputs) as given, Region.outputs(draw.eager) as outputs:
+        if first:
+            modified = _first_call(process, draw, given, outputs, deadline, found)
+            if modified is not None or found.crash is not None:
+                return modified  # type: ignore[no-any-return]
+        slot = process.open(given, outputs)
+        if isinstance(slot, Crash):
+            found.crash = slot
+            return None
+        earlier: list[list[Tensor]] = []
+        for _ in range(REPEATS if first else 1):
+            ran = process.run(slot, deadline.left(CALL_S))
+            if not isinstance(ran, Ran):
+                return _stopped(ran, found)
+            result = judged(draw, ran)
+            if not result.ok:
+                return result
+            earlier.append(ran.outputs)
+        if first:
+            found.deterministic = all(_same(earlier[0], other) for other in earlier[1:])
+            found.allclose = correctness.kernelbench(draw, earlier[0])
+        found.kernels, found.torch_ops = ran.kernels, ran.torch_ops
+        return result
+
+
+def _first_call(
+    process: candidate.Candidate, draw: Draw, given: Region, outputs: Region, deadline: Deadline, found: Checked
+) -> Any:
+    """A call on a writable copy: a SetResult when it modified its inputs, BuildWanted, or None."""
+    with given.twin() as twin:
+        slot = process.open(twin, outputs)
+        if isinstance(slot, Crash):
+            found.crash = slot
+            return None
+        ran = process.run(slot, deadline.left(CALL_S))
+        if not isinstance(ran, Ran):
+            return _stopped(ran, found)
+        changed = twin.changed(given)
+    if changed and not any(draw.aliases):
+        reason = f"input {changed[0]} was modified; write results into new tensors"
+        return api.SetResult(name=draw.gate, ok=False, reason=reason, shapes=draw.shapes)
+    return None
+
+
+def _stopped(ran: Any, found: Checked) -> BuildWanted | None:
+    if isinstance(ran, BuildWanted):
+        return ran
+    found.crash = ran
+    return None
+
+
+def judged(draw: Draw, ran: Ran) -> api.SetResult:
+    """The referee's verdict on one call; a claim of success without bytes is an unwritten output."""
+    reason = correctness.structure(draw, ran.metas, ran.skeleton)
+    if not reason and ran.unwritten:
+        reason = "the output was never written"
+    if reason:
+        return api.SetResult(name=draw.gate, ok=False, reason=reason, shapes=draw.shapes)
+    return correctness.judge(draw, ran.outputs, ran.metas, ran.skeleton)
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in zip(one, other, strict=True))  # noqa: PLR0124
+
+
+def ablate(zygote: Zygote, job: Job, session: Session, deadline: Deadline) -> dict[str, Any]:
+    """In fresh processes with its kernels disabled: `right`, `wrong` or `error` by mode. Stops at the first `right`."""
+    found: dict[str, Any] = {}
+    for mode in MODES:
+        found[mode] = _ablated(zygote, job, mode, session, deadline)
+        if found[mode] == "right":
+            break
+    return found
+
+
+def _ablated(zygote: Zygote, job: Job, mode: str, session: Session, deadline: Deadline) -> str:
+    disabled = Job(source=job.source, builds=job.builds, ablation=mode, threads=job.threads, limits=job.limits)
+    with zygote.spawn(disabled) as process:
+        if load(process, session, deadline) is not None:
+            return "error"
+        checked = check(process, session, deadline, gates=(inputs.OWN[0],))
+    if isinstance(checked, BuildWanted) or checked.crash is not None:
+        return "error"
+    return "right" if checked.ok else "wrong"

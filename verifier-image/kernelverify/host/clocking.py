@@ -1,0 +1,219 @@
+"""Times a candidate against baselines by the referee's clock, and checks every answer it gives meanwhile."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from kernelverify.host import candidate, checking, correctness, inputs, memory, reference, roofline, timing
+from kernelverify.host.baseline import Baseline
+from kernelverify.host.candidate import BuildWanted, Crash, Ran
+from kernelverify.host.checking import Deadline
+from kernelverify.host.memory import Region
+from kernelverify.host.session import Session
+from kernelverify_api import report as api
+
+CALL_S = 30.0
+CHEAP_DRAW_S = 0.05
+"""A generator faster than this draws for every pair; a slower one fills a pool whose tensors change sign."""
+POOL = 8
+FULL_CHECK_ONE_IN = 10
+ALONE_CALLS = 5
+SLOT = 0
+
+
+@dataclass
+class Clocked:
+    """What timing found: a figure, or why there is none."""
+
+    timing: api.Timing | None = None
+    flags: list[api.Flag] = field(default_factory=list)
+    wrong: api.SetResult | None = None
+    crash: Crash | None = None
+
+
+@dataclass
+class _Pairs:
+    candidate: list[float] = field(default_factory=list)
+    baseline: list[float] = field(default_factory=list)
+
+
+class _StopError(Exception):
+    """The candidate crashed or answered wrongly while it was timed."""
+
+    def __init__(self, clocked: Clocked) -> None:
+        super().__init__()
+        self.clocked = clocked
+
+
+class Clock:
+    """One candidate process beside one baseline process, on shared inputs."""
+
+    def __init__(self, process: candidate.Candidate, base: Baseline, session: Session, deadline: Deadline) -> None:
+        self._process, self._base, self._session, self._deadline = process, base, session, deadline
+        drawn = session.draw(inputs.OWN[0])
+        if drawn is None:  # own inputs are never dropped
+            raise candidate.HostError("the problem has no draw on its own inputs")
+        self._judge_by = drawn
+        self._pool: list[list[Any]] = []
+        self._cheap = True
+
+    def measure(self, names: Sequence[str]) -> Clocked:
+        """The paired test against each baseline."""
+        draw = self._judge_by
+        with (
+            Region.inputs(draw.inputs) as self._inputs,
+            Region.outputs(draw.eager) as ours,
+            Region.outputs(draw.eager) as theirs,
+        ):
+            slot = self._process.open(self._inputs, ours)
+            if isinstance(slot, Crash):
+                return Clocked(crash=slot)
+            self._slot = slot
+            self._base.open(SLOT, self._inputs, theirs)
+            self._mine, self._other = ours.read_private(), theirs.read_private()
+            self._time_draws()
+            try:
+                return self._all(names)
+            except _StopError as stop:
+                return stop.clocked
+
+    def _all(self, names: Sequence[str]) -> Clocked:
+        results, medians, flags, own = [], {}, [], []
+        for name in names:
+            alone = self._alone(name)
+            self._warm()
+            pairs = self._pairs(name)
+            alone = max(alone, self._alone(name))
+            medians[name] = timing.microseconds(pairs.baseline)
+            results.append(timing.speedup(name, pairs.candidate, pairs.baseline))
+            own += pairs.candidate
+            flags += _disturbed(name, medians[name], alone)
+        fastest = min(results, key=lambda s: medians[s.vs])
+        score = timing.microseconds(own)
+        floor = roofline.floor_us(self._session.bytes_moved(self._judge_by))
+        flags += _implausible(score, floor, fastest)
+        return Clocked(
+            timing=api.Timing(
+                score_us=score,
+                referee_us=score,
+                baselines=medians,
+                speedup=fastest,
+                speedups=tuple(results),
+                freshness="draw per pair" if self._cheap else f"pool of {POOL}, re-signed",
+                roofline=api.Roofline(floor_us=floor, bound="memory", fraction=min(1.0, floor / score)),
+            ),
+            flags=flags,
+        )
+
+    def _alone(self, name: str) -> float:
+        """The baseline's median in microseconds while the candidate stands still."""
+        self._process.pause()
+        self._fresh()
+        times: list[float] = []
+        while not timing.warm(times):
+            times.append(self._base.run(SLOT, name, self._other)[0])
+        times = [self._base.run(SLOT, name, self._other)[0] for _ in range(ALONE_CALLS)]
+        self._process.resume()
+        return timing.microseconds(times)
+
+    def _warm(self) -> None:
+        self._fresh()
+        times: list[float] = []
+        while not timing.warm(times):
+            times.append(self._run().elapsed_s)
+
+    def _pairs(self, name: str) -> _Pairs:
+        pairs, start = _Pairs(), time.monotonic()
+        while not timing.finished(
+            pairs.candidate,
+            pairs.baseline,
+            sum(pairs.candidate) + sum(pairs.baseline),
+            time.monotonic() - start,
+        ):
+            self._deadline.left(CALL_S)
+            drawn, seed = self._fresh()
+            if secrets.randbelow(2):
+                mine, theirs = self._run(), self._baseline(name)
+            else:
+                theirs, mine = self._baseline(name), self._run()
+            self._verify(mine, theirs[1], drawn, seed)
+            pairs.candidate.append(mine.elapsed_s)
+            pairs.baseline.append(theirs[0])
+        return pairs
+
+    def _run(self) -> Ran:
+        ran = self._process.run(self._slot, self._deadline.left(CALL_S), self._mine)
+        if isinstance(ran, BuildWanted):
+            ran = Crash("exception", "forward", message="asked for a build while it was timed")
+        if isinstance(ran, Crash):
+            raise _StopError(Clocked(crash=ran))
+        return ran  # type: ignore[no-any-return]
+
+    def _baseline(self, name: str) -> tuple[float, list[Tensor]]:
+        self._process.pause()
+        result = self._base.run(SLOT, name, self._other)
+        self._process.resume()
+        return result
+
+    def _verify(self, ran: Ran, baseline: list[Tensor], drawn: list[Any], seed: int) -> None:
+        """Near the baseline's answer each time; in full on a secret tenth, and whenever the near look fails."""
+        reason = correctness.structure(self._judge_by, ran.metas, ran.skeleton)
+        briefly = not reason and not ran.unwritten and secrets.randbelow(FULL_CHECK_ONE_IN)
+        if briefly and correctness.plausible(self._judge_by, ran.outputs, baseline):
+            return
+        draw = reference.draw_of(self._session.loaded, self._session.model, drawn, seed)
+        result = checking.judged(draw, ran)
+        if not result.ok:
+            wrong = result.model_copy(update={"name": "timed", "reason": f"in a timed call, {result.reason}"})
+            raise _StopError(Clocked(wrong=wrong))
+
+    def _time_draws(self) -> None:
+        start = time.perf_counter()
+        self._session.loaded.get_inputs(self._session.draw_seed())
+        self._cheap = time.perf_counter() - start < CHEAP_DRAW_S
+        if not self._cheap:
+            self._pool = [self._session.loaded.get_inputs(self._session.draw_seed()) for _ in range(POOL)]
+
+    def _fresh(self) -> tuple[list[Any], int]:
+        """New inputs in the shared region."""
+        seed = self._session.draw_seed()
+        pool = self._pool
+        drawn = self._session.loaded.get_inputs(seed) if self._cheap else _resigned(pool[secrets.randbelow(POOL)])
+        self._inputs.write(memory.flatten(drawn)[1])
+        return drawn, seed
+
+
+def _resigned(drawn: list[Any]) -> list[Any]:
+    """Whole tensors change sign where their values range, so that no two calls of a pool need be alike."""
+
+    def sign(value: Any) -> Any:
+        if isinstance(value, Tensor) and inputs.varied(value) and secrets.randbelow(2):
+            return torch.neg(value)
+        return value
+
+    return list(tree_map(sign, drawn))
+
+
+def _disturbed(name: str, beside_us: float, alone_us: float) -> list[api.Flag]:
+    if beside_us <= timing.SLOWED * alone_us:
+        return []
+    evidence = f"baseline {name} took {beside_us:.1f} us beside the candidate and {alone_us:.1f} us alone"
+    severe = beside_us > 2 * alone_us
+    return [api.Flag(rule="baseline_disturbed", severity="critical" if severe else "warning", evidence=evidence)]
+
+
+def _implausible(score_us: float, floor_us: float, against: api.Speedup) -> list[api.Flag]:
+    flags = []
+    if score_us < timing.FLOOR_SHARE * floor_us:
+        evidence = f"{score_us:.1f} us is less than moving its bytes takes ({floor_us:.1f} us)"
+        flags.append(api.Flag(rule="below_roofline", severity="critical", evidence=evidence))
+    if against.ratio > timing.IMPLAUSIBLE:
+        evidence = f"{against.ratio:.1f} times as fast as {against.vs}; it counts once a champion run confirms it"
+        flags.append(api.Flag(rule="implausible_speedup", severity="critical", evidence=evidence))
+    return flags
