@@ -6,6 +6,14 @@ from kernelverify_api.report import AuditReport, Report, Stage
 from kernelverify_api.request import Message
 
 
+class ErrorBody(Message):
+    """Body of every 4xx and 5xx."""
+
+    error: str
+    """What happened, the value, and what to do next."""
+    field: str | None = None
+
+
 class Ticket(Message):
     """202 of a submission."""
 
@@ -21,6 +29,8 @@ class JobState(Message):
     stage: Stage
     position: int | None = None
     report: Report | None = None
+    error: ErrorBody | None = None
+    """Why a job `failed`: the problem is unusable as written."""
 
 
 class AuditState(Message):
@@ -50,11 +60,3 @@ class Capabilities(Message):
     """Languages that run by interpreter here: checked, never timed."""
     baselines: tuple[str, ...] = ("eager",)
     sandbox: dict[str, str] = Field(default_factory=dict)
-
-
-class ErrorBody(Message):
-    """Body of every 4xx and 5xx."""
-
-    error: str
-    """What happened, the value, and what to do next."""
-    field: str | None = None

@@ -14,7 +14,7 @@ const char* secret =
 torch::Tensor run(torch::Tensor a, torch::Tensor b, torch::Tensor c) { return a * b + c; }
 """
 
-module = load_inline(name="include", cpp_sources=SOURCE, functions=["run"])
+module = load_inline(name="include", cpp_sources=SOURCE, functions=["run"], extra_cflags=["-O3"])
 
 
 class ModelNew(torch.nn.Module):

@@ -23,7 +23,7 @@ torch::Tensor row_argmax(torch::Tensor x) {
 }
 """
 
-module = load_inline(name="cpp_argmax", cpp_sources=SOURCE, functions=["row_argmax"])
+module = load_inline(name="cpp_argmax", cpp_sources=SOURCE, functions=["row_argmax"], extra_cflags=["-O3"])
 
 
 class ModelNew(torch.nn.Module):

@@ -23,7 +23,7 @@ torch::Tensor linear_relu(torch::Tensor x, torch::Tensor w, torch::Tensor b) {
 }
 """
 
-module = load_inline(name="cpp_linear_relu", cpp_sources=SOURCE, functions="linear_relu", extra_cflags=["-O2"])
+module = load_inline(name="cpp_linear_relu", cpp_sources=SOURCE, functions="linear_relu", extra_cflags=["-O3"])
 
 
 class ModelNew(torch.nn.Module):

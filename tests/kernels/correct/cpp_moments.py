@@ -28,7 +28,7 @@ std::vector<torch::Tensor> moments(torch::Tensor x) {
 }
 """
 
-module = load_inline(name="cpp_moments", cpp_sources=SOURCE, functions=["moments"], extra_cflags=["-O2"])
+module = load_inline(name="cpp_moments", cpp_sources=SOURCE, functions=["moments"], extra_cflags=["-O3"])
 
 
 class ModelNew(torch.nn.Module):

@@ -16,7 +16,7 @@ torch::Tensor multiply_add(torch::Tensor a, torch::Tensor b, torch::Tensor c) {
 }
 """
 
-module = load_inline(name="broken", cpp_sources=SOURCE, functions=["multiply_add"])
+module = load_inline(name="broken", cpp_sources=SOURCE, functions=["multiply_add"], extra_cflags=["-O3"])
 
 
 class ModelNew(torch.nn.Module):

@@ -21,7 +21,7 @@ torch::Tensor multiply_add(torch::Tensor a, torch::Tensor b, torch::Tensor c) {
 }
 """
 
-module = load_inline(name="cuda_kernel", cpp_sources=CPP, cuda_sources=CUDA, functions=["multiply_add"])
+module = load_inline(name="cuda_kernel", cpp_sources=CPP, cuda_sources=CUDA, functions=["multiply_add"], extra_cflags=["-O3"])
 
 
 class ModelNew(torch.nn.Module):

@@ -201,13 +201,7 @@ def _publish(made: Path, place: Path) -> None:
     for path in (staging, target, *target.rglob("*")):
         owner = os.geteuid()
         os.chown(path, owner, owner if owner == 0 else -1)
-        path.chmod(
-            stat.S_IRUSR
-            | stat.S_IRGRP
-            | stat.S_IROTH
-            | (0o111 if path.is_dir() else 0)
-            | (0o200 if path.is_dir() else 0)
-        )
+        path.chmod(0o755 if path.is_dir() else 0o444)
     try:
         (staging if made.suffix == ".so" else target).rename(place.parent if made.suffix == ".so" else place)
     except OSError:  # somebody else was faster, with the same content

@@ -9,11 +9,15 @@ NEARLY_ALL = 0.98
 
 def describe(wrong: Tensor, got: Tensor, want: Tensor) -> str:
     """Name the pattern of a mask of wrong elements, all of one shape."""
-    count, total = int(wrong.sum()), wrong.numel()
-    if not count:
+    if not bool(wrong.any()):
         return ""
-    if got.is_floating_point() and bool(torch.isnan(got[wrong]).any()):
-        return "nan" if count < NEARLY_ALL * total else "nan, all"
+    if got.is_floating_point() and bool(torch.isnan(got[wrong]).all()):
+        return f"nan or never written: {_place(wrong, got, want)}"
+    return _place(wrong, got, want)
+
+
+def _place(wrong: Tensor, got: Tensor, want: Tensor) -> str:
+    count, total = int(wrong.sum()), wrong.numel()
     if count >= NEARLY_ALL * total:
         return _whole(got, want)
     return _row_tail(wrong) or _last_rows(wrong) or _last_tile(wrong) or f"scattered, {count} of {total}"

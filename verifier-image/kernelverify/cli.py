@@ -1,0 +1,193 @@
+"""kernelverify serve | check | audit."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from kernelverify import __version__, settings
+from kernelverify.jobs import Job, Jobs, LaneError, ProblemError
+from kernelverify_api.report import AuditReport, Report, Stage, Status
+from kernelverify_api.request import Audit, CustomKernel, Evaluation, Level, Options, Problem, TorchOps
+
+CORRECT, CANDIDATES_FAULT, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Judge GPU kernels in a sandbox that sees neither the answer nor the clock."""
+
+
+def _choices(values: type[Level] | type[CustomKernel] | type[TorchOps]) -> click.Choice[str]:
+    return click.Choice([v.value for v in values])
+
+
+@main.command()
+@click.argument("candidates", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--reference", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--level", default="check", show_default=True, type=_choices(Level), help="How far to go.")
+@click.option("--custom-kernel", default="required", show_default=True, type=_choices(CustomKernel))
+@click.option("--torch-ops", default="report", show_default=True, type=_choices(TorchOps))
+@click.option("--dtype", default=None, type=click.Choice(["float32", "float16", "bfloat16"]), help="Cast floats to it.")
+@click.option("--baseline", "baselines", multiple=True, default=("eager",), help="Repeat for several.")
+@click.option("--seed", default=None, type=int, help="Fix the draws, to debug a verdict. Never for real use.")
+@click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all.")
+@click.option("--json", "as_json", is_flag=True, help="One report per candidate and line on stdout.")
+def check(  # noqa: PLR0913, PLR0917 - one parameter an option
+    candidates: tuple[Path, ...],
+    reference: Path,
+    device: str,
+    level: str,
+    custom_kernel: str,
+    torch_ops: str,
+    dtype: str | None,
+    baselines: tuple[str, ...],
+    seed: int | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Judge CANDIDATES against a reference. Exit code: 0 correct, 1 not, 2 unusable problem, 3 infrastructure."""
+    _need_cpu(device)
+    options = Options(
+        level=Level(level),
+        custom_kernel=CustomKernel(custom_kernel),
+        torch_ops=TorchOps(torch_ops),
+        baselines=baselines,
+        timeout_s=timeout,
+        seed=seed,
+        fresh=True,
+    )
+    problem = _problem(reference, dtype)
+    asked = [Evaluation(problem=problem, source=_text(path), options=options) for path in candidates]
+    try:
+        code = asyncio.run(_check(asked, candidates, as_json=as_json))
+    except KeyboardInterrupt:
+        code = INFRASTRUCTURE
+    sys.exit(code)
+
+
+async def _check(asked: Sequence[Evaluation], names: Sequence[Path], *, as_json: bool) -> int:
+    jobs = Jobs(settings.read())
+    await jobs.start()
+    try:
+        submitted = [await jobs.submit(a) for a in asked]
+        codes = [await _one(job, name, as_json=as_json) for job, name in zip(submitted, names, strict=True)]
+    finally:
+        await jobs.close()
+    return max(codes)
+
+
+async def _one(job: Job, name: Path, *, as_json: bool) -> int:
+    async for stage in job.stages():
+        click.echo(f"{name.name}: {stage.value}", err=True)
+    if job.stage is Stage.FAILED and job.error is not None:
+        click.echo(f"error: {job.error.field}: {job.error.error}", err=True)
+        return USAGE
+    if job.report is None:
+        return INFRASTRUCTURE
+    click.echo(job.report.model_dump_json(by_alias=True) if as_json else _readable(name, job.report))
+    return exit_code(job.report)
+
+
+def exit_code(report: Report) -> int:
+    if report.status is Status.CORRECT:
+        return CORRECT
+    return INFRASTRUCTURE if report.status in {Status.INFRA_ERROR, Status.CANCELLED} else CANDIDATES_FAULT
+
+
+def _readable(name: Path, report: Report) -> str:
+    """What a person wants to know, most useful first."""
+    lines = [f"{name.name}: {report.status.value.upper()}", f"  {report.summary}"]
+    if report.failure is not None and report.failure.source_line:
+        lines.append(f"  line {report.failure.line}: {report.failure.source_line}")
+    if report.build is not None:
+        lines += [f"  {e.file}:{e.line}: {e.message}" for e in report.build.errors]
+    if report.correctness is not None:
+        lines += [
+            f"  {s.name:14} {'ok' if s.ok else 'WRONG'}  share of limit "
+            f"{s.share_of_limit if s.share_of_limit is None else round(s.share_of_limit, 4)}  {s.reason}"
+            for s in report.correctness.sets
+        ]
+    if report.kernels is not None and report.kernels.ablation:
+        lines.append("  without its kernels: " + ", ".join(f"{k} {v}" for k, v in report.kernels.ablation.items()))
+    return "\n".join(lines)
+
+
+@main.command()
+@click.argument("reference", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dtype", default=None, type=click.Choice(["float32", "float16", "bfloat16"]))
+@click.option("--seed", default=None, type=int)
+@click.option("--json", "as_json", is_flag=True)
+def audit(reference: Path, dtype: str | None, seed: int | None, as_json: bool) -> None:
+    """Say whether a problem can be solved without solving it. Exit code: 0 sound, 1 findings, 2 unreadable."""
+    try:
+        report = asyncio.run(_audit(Audit(problem=_problem(reference, dtype), seed=seed)))
+    except ProblemError as error:
+        _unreadable(reference, error, as_json=as_json)
+        sys.exit(USAGE)
+    except LaneError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(INFRASTRUCTURE)
+    click.echo(report.model_dump_json(by_alias=True) if as_json else _audited(report))
+    sys.exit(int(bool(report.findings)))
+
+
+async def _audit(asked: Audit) -> AuditReport:
+    jobs = Jobs(settings.read())
+    try:
+        return await jobs.audit(asked)
+    finally:
+        await jobs.close()
+
+
+def _audited(report: AuditReport) -> str:
+    lines = [f"{report.problem}: {'sound' if report.sound else 'NOT SOUND'}"]
+    return "\n".join([*lines, *(f"  {f.kind} ({f.criterion}): {f.evidence}" for f in report.findings)])
+
+
+def _unreadable(reference: Path, error: ProblemError, *, as_json: bool) -> None:
+    where = f"{reference}:{error.line}" if error.line else str(reference)
+    click.echo(f"error: {where}: {error.message}", err=True)
+    if as_json:
+        finding = {"kind": "unreadable", "criterion": "ours", "evidence": error.message}
+        click.echo(json.dumps({"schema": 1, "problem": reference.stem, "sound": False, "findings": [finding]}))
+
+
+@main.command()
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one.")
+@click.option("--insecure-open", is_flag=True, help="Allow a host other than loopback although nobody authenticates.")
+def serve(device: str, host: str, port: int, insecure_open: bool) -> None:
+    """Serve evaluations over HTTP."""
+    from kernelverify import app
+
+    _need_cpu(device)
+    if host not in {"127.0.0.1", "localhost", "::1"} and not insecure_open:
+        raise click.UsageError(f"--host {host} is no loopback address and nobody authenticates; add --insecure-open")
+    asyncio.run(app.serve(settings.read(), host, port))
+
+
+def _need_cpu(device: str) -> None:
+    if device != "cpu":
+        raise click.UsageError("--device cuda is not available yet: this version has a CPU lane only; use --device cpu")
+
+
+def _problem(reference: Path, dtype: str | None) -> Problem:
+    return Problem(source=_text(reference), name=reference.stem, dtype=dtype)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{path} is no UTF-8 text: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
