@@ -81,7 +81,7 @@ class Builder:
     async def _compile(self, wanted: request.BuildRequest, tools: toolchain.Toolchain, path: Path) -> BuildResult:
         async with self._slots:
             start = time.monotonic()
-            with _Workshop(self._cache) as shop:
+            with _Workshop() as shop:
                 header = await self._header(wanted, tools)
                 output = await _attempt(shop, wanted, tools, header)
                 if output is not None and header is not None and not errors.blames_source(output):
@@ -100,7 +100,7 @@ class Builder:
         ready = self._cache / "headers" / digest
         if (ready / f"{HEADER}.gch").exists():
             return ready
-        with _Workshop(self._cache) as shop:
+        with _Workshop() as shop:
             made = shop.folder / "extension.gch"
             command = [tools.compiler, *_common(wanted.name, tools), *chosen, "-x", "c++-header"]
             failed = await _run(shop, tools, [*command, str(tools.torch / "include" / HEADER), "-o", str(made)])
@@ -121,12 +121,9 @@ def default_workers() -> int:
 class _Workshop:
     """A private folder for one compiler, owned by the user it runs as."""
 
-    def __init__(self, cache: Path) -> None:
-        self._parent = cache / "work"
-
     def __enter__(self) -> Self:
-        self._parent.mkdir(exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(dir=self._parent))
+        # not in the cache: that may lie in a home folder, where gcc's access() check fails for another user
+        self.folder = Path(tempfile.mkdtemp(prefix="kernelverify-build-"))
         if identity.can_change():
             os.chown(self.folder, UID, UID)
         return self

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from kernelverify.host import candidate, correctness, inputs
+from kernelverify.host import candidate, correctness, inputs, memory
 from kernelverify.host.candidate import BuildWanted, Crash, Job, Loaded, Ran, Zygote
 from kernelverify.host.memory import Region
 from kernelverify.host.reference import Draw
@@ -69,57 +69,58 @@ def load(process: candidate.Candidate, session: Session, deadline: Deadline) -> 
 def check(
     process: candidate.Candidate, session: Session, deadline: Deadline, gates: tuple[str, ...] = inputs.GATES
 ) -> Checked | BuildWanted:
-    """Every gate, until one fails. The first call gets inputs it may write, to see whether it does."""
+    """Every gate, until one fails. All inputs come through the same memory: who goes by addresses answers wrongly."""
     found = Checked()
-    for number, gate in enumerate(gates):
-        draw = session.draw(gate)
-        if draw is None:
-            continue
-        result = _gate(process, draw, deadline, found, first=number == 0)
-        if isinstance(result, BuildWanted):
-            return result
-        if result is None:
-            break
-        found.sets.append(result.model_copy(update={"name": gate}))
-        if not result.ok:
-            session.retire(draw)
-            break
+    draws = [(gate, draw) for gate in gates if (draw := session.draw(gate)) is not None]
+    if not draws:
+        return found
+    first = draws[0][1]
+    with Region.inputs(first.inputs) as given, Region.outputs(first.eager) as outputs:
+        stopped = _first_call(process, first, given, outputs, deadline, found)
+        if stopped is not None or found.crash is not None:
+            return stopped or found
+        slot = process.open(given, outputs)
+        if isinstance(slot, Crash):
+            found.crash = slot
+            return found
+        for number, (gate, draw) in enumerate(draws if found.ok else []):
+            given.write(memory.flatten(draw.inputs)[1])
+            result = _gate(process, slot, draw, deadline, found, first=number == 0)
+            if isinstance(result, BuildWanted):
+                return result
+            if result is None:
+                break
+            found.sets.append(result.model_copy(update={"name": gate}))
+            if not result.ok:
+                session.retire(draw)
+                break
     return found
 
 
 def _gate(
-    process: candidate.Candidate, draw: Draw, deadline: Deadline, found: Checked, *, first: bool
+    process: candidate.Candidate, slot: int, draw: Draw, deadline: Deadline, found: Checked, *, first: bool
 ) -> api.SetResult | BuildWanted | None:
-    """One gate's verdict; None after a crash, which is in `found`."""
-    with Region.inputs(draw.inputs) as given, Region.outputs(draw.eager) as outputs:
-        if first:
-            modified = _first_call(process, draw, given, outputs, deadline, found)
-            if modified is not None or found.crash is not None:
-                return modified  # type: ignore[no-any-return]
-        slot = process.open(given, outputs)
-        if isinstance(slot, Crash):
-            found.crash = slot
-            return None
-        earlier: list[list[Tensor]] = []
-        for _ in range(REPEATS if first else 1):
-            ran = process.run(slot, deadline.left(CALL_S))
-            if not isinstance(ran, Ran):
-                return _stopped(ran, found)
-            result = judged(draw, ran)
-            if not result.ok:
-                return result
-            earlier.append(ran.outputs)
-        if first:
-            found.deterministic = all(_same(earlier[0], other) for other in earlier[1:])
-            found.allclose = correctness.kernelbench(draw, earlier[0])
-        found.kernels, found.torch_ops = ran.kernels, ran.torch_ops
-        return result
+    """One gate's verdict; None after a crash, which is in `found`. The first one runs three times."""
+    earlier: list[list[Tensor]] = []
+    for _ in range(REPEATS if first else 1):
+        ran = process.run(slot, deadline.left(CALL_S))
+        if not isinstance(ran, Ran):
+            return _stopped(ran, found)
+        result = judged(draw, ran)
+        if not result.ok:
+            return result
+        earlier.append(ran.outputs)
+    if first:
+        found.deterministic = all(_same(earlier[0], other) for other in earlier[1:])
+        found.allclose = correctness.kernelbench(draw, earlier[0])
+    found.kernels, found.torch_ops = ran.kernels, ran.torch_ops
+    return result
 
 
 def _first_call(
     process: candidate.Candidate, draw: Draw, given: Region, outputs: Region, deadline: Deadline, found: Checked
-) -> Any:
-    """A call on a writable copy: a SetResult when it modified its inputs, BuildWanted, or None."""
+) -> BuildWanted | None:
+    """A call on a writable copy, to see whether the candidate modifies its inputs; what it finds is in `found`."""
     with given.twin() as twin:
         slot = process.open(twin, outputs)
         if isinstance(slot, Crash):
@@ -131,7 +132,7 @@ def _first_call(
         changed = twin.changed(given)
     if changed and not any(draw.aliases):
         reason = f"input {changed[0]} was modified; write results into new tensors"
-        return api.SetResult(name=draw.gate, ok=False, reason=reason, shapes=draw.shapes)
+        found.sets.append(api.SetResult(name=draw.gate, ok=False, reason=reason, shapes=draw.shapes))
     return None
 
 
