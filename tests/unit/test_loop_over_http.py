@@ -10,7 +10,7 @@ import pytest
 
 from fake_verifier import FakeVerifier, running
 from fakes import FakeProgress, LoopClock, MemoryArchive, MemoryStore, Recorder, search
-from kernelsearch.clients import errors, model, verifier
+from kernelsearch.clients import errors, model, pool, verifier
 from kernelsearch.replay import server
 from kernelsearch.replay.script import Pace
 from kernelsearch.search import loop
@@ -22,7 +22,7 @@ from replayed import faulty, quickstart, verdicts
 ALL = {"no_code", "compile_error", "incorrect", "reward_hack", "correct"}
 BACKOFF = errors.Backoff(first_s=0.02, longest_s=0.05)
 MODEL = model.Patience(first_token_s=0.5, stall_s=0.3, give_up_s=1.0, backoff=BACKOFF)
-VERIFIER = verifier.Patience(poll_s=0.2, answer_s=0.5, give_up_s=1.0, backoff=BACKOFF)
+VERIFIER = pool.Patience(poll_s=0.2, answer_s=0.5, give_up_s=1.0, backoff=BACKOFF)
 
 
 def knowing() -> FakeVerifier:

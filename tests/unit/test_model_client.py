@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import ssl
+import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 
 from kernelsearch.clients import errors
+from kernelsearch.clients.draft import Draft
 from kernelsearch.clients.model import (
-    Draft,
     Endpoint,
     ModelClient,
     Profile,
@@ -143,6 +146,7 @@ class Recorder:
     def __init__(self, *chunks: dict | str, status: int = 200) -> None:
         self.chunks = chunks
         self.status = status
+        self.ssl_context: ssl.SSLContext | None = None
         self.bodies: list[dict] = []
         self.headers: list[dict[str, str]] = []
 
@@ -164,8 +168,8 @@ class Recorder:
         app.router.add_get("/v1/models", self.handle)
         self.runner = web.AppRunner(app, shutdown_timeout=0.01)
         await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self.runner.addresses[0][1]}/v1"
+        await web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=self.ssl_context).start()
+        return f"{'https' if self.ssl_context else 'http'}://127.0.0.1:{self.runner.addresses[0][1]}/v1"
 
     async def __aexit__(self, *_) -> None:
         await self.runner.cleanup()
@@ -365,6 +369,40 @@ async def test_listing_models_where_none_are_is_an_infrastructure_error():
 def test_a_url_that_is_none_is_refused_with_the_form_to_write(url: str):
     with pytest.raises(ValueError, match="http://HOST:PORT/v1"):
         Endpoint(url, "m")
+
+
+@pytest.mark.parametrize("pem", ["no certificate", "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"])
+def test_certificates_that_cannot_be_read_name_their_field(pem: str):
+    with pytest.raises(ValueError, match="caConfigMapRef must hold PEM"):
+        ModelClient(Endpoint("https://host/v1", "m", ca_pem=pem), RealClock())
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that no system trusts, and its key."""
+    pem, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*made, "-keyout", str(key), "-out", str(pem)], check=True, capture_output=True)
+    return pem, key
+
+
+@pytest.mark.parametrize(("trust", "taken"), [("ca", True), ("insecure", True), ("system", False)])
+async def test_a_private_certificate_is_taken_only_when_told(certificate, trust: str, taken: bool):
+    pem, key = certificate
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem, key)
+    recorder = Recorder(delta("stop", content="hi"), "[DONE]")
+    recorder.ssl_context = context
+    async with recorder as url:
+        ca = pem.read_text() if trust == "ca" else None
+        endpoint = Endpoint(url, "m", ca_pem=ca, insecure=trust == "insecure")
+        async with ModelClient(endpoint, RealClock(), patience=BRIEF) as client:
+            if taken:
+                assert (await client.propose("hello", soon())).content == "hi"
+            else:
+                with pytest.raises(ModelUnavailableError, match=r"(?i)certificate"):
+                    await client.propose("hello", soon())
 
 
 def test_tokens_are_counted_by_deltas_or_by_characters_whichever_is_more():

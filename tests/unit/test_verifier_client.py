@@ -11,7 +11,8 @@ from aiohttp import web
 
 from fake_verifier import CAPABILITIES, FakeVerifier, refusal, running
 from kernelsearch.clients import errors
-from kernelsearch.clients.verifier import Patience, VerifierClient
+from kernelsearch.clients.pool import Patience
+from kernelsearch.clients.verifier import VerifierClient
 from kernelsearch.search.ports import (
     Candidate,
     InfrastructureError,

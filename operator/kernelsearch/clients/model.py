@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 import openai
 
 from kernelsearch.clients import errors
-from kernelsearch.search.ports import Answer, Clock, Finish, ModelUnavailableError, Tokens
+from kernelsearch.clients.draft import Draft
+from kernelsearch.search.ports import Answer, Clock, Finish, ModelUnavailableError
 
-CHARACTERS_PER_TOKEN = 3.5
-"""Between R1's prose (about 4) and its code (about 3); only for answers that never reported their usage."""
 CONNECT_S = 10.0
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 Key = Callable[[], str]
@@ -182,7 +181,7 @@ class ModelClient:
             raise errors.TransientError("the stream ended before the answer did")
         return draft.answer(draft.finish)
 
-    async def _chunks(self, prompt: str, draft: "Draft") -> AsyncGenerator[Any, None]:
+    async def _chunks(self, prompt: str, draft: Draft) -> AsyncGenerator[Any, None]:
         with self._translated():
             stream = await _within(self._patience.first_token_s, self._request(prompt), "an answer")
             async with stream:
@@ -266,9 +265,6 @@ class ModelClient:
 
 
 def _connect(endpoint: Endpoint) -> openai.AsyncOpenAI:
-    verify: ssl.SSLContext | bool = not endpoint.insecure
-    if endpoint.ca_pem and not endpoint.insecure:
-        verify = ssl.create_default_context(cadata=endpoint.ca_pem)
     # A proxy that the environment names is right for the world and wrong for this machine.
     local = urlsplit(endpoint.url).hostname in LOOPBACK
     client = openai.AsyncOpenAI(
@@ -276,11 +272,23 @@ def _connect(endpoint: Endpoint) -> openai.AsyncOpenAI:
         api_key="unused",  # the header is set at each request; without one the SDK would take OPENAI_API_KEY
         max_retries=0,
         timeout=openai.Timeout(None, connect=CONNECT_S),
-        http_client=openai.DefaultAsyncHttpxClient(verify=verify, trust_env=not local),
+        http_client=openai.DefaultAsyncHttpxClient(verify=_trusted(endpoint), trust_env=not local),
     )
     # The SDK took these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, which speak of another service.
     client.organization = client.project = None
     return client
+
+
+def _trusted(endpoint: Endpoint) -> ssl.SSLContext | bool:
+    if endpoint.insecure or not endpoint.ca_pem:
+        return not endpoint.insecure
+    try:
+        return ssl.create_default_context(cadata=endpoint.ca_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError(
+            f"the certificates to trust cannot be read ({error}): spec.model.endpoint.caConfigMapRef must hold PEM text, "
+            "-----BEGIN CERTIFICATE----- and so on"
+        ) from error
 
 
 async def _within(seconds: float, work: Any, what: str) -> Any:
@@ -301,103 +309,5 @@ def _status_in(body: object) -> int | None:
     return code if isinstance(code, int) and 400 <= code < 600 else None  # noqa: PLR2004 - HTTP errors
 
 
-def _first_text(delta: Any, fields: tuple[str, ...]) -> str:
-    for name in fields:
-        text = getattr(delta, name, None)
-        if isinstance(text, str) and text:
-            return text
-    return ""
-
-
 def _cause(error: Exception) -> str:
     return f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
-
-
-class Draft:
-    """An answer while it comes in."""
-
-    def __init__(self, prompt: str, model: str, thought_fields: tuple[str, ...], clock: Clock) -> None:
-        self._clock = clock
-        self._prompt = prompt
-        self._model = model
-        self._thought_fields = thought_fields
-        self._started = self._clock.now()
-        self._reasoning: list[str] = []
-        self._content: list[str] = []
-        self._characters = 0
-        self._usage: Any = None
-        self.pieces = 0
-        """Deltas with text so far."""
-        self.finish: Finish | None = None
-
-    def add(self, chunk: Any) -> bool:
-        """Take in one chunk of the stream; True when it held text."""
-        self._model = getattr(chunk, "model", None) or self._model
-        self._usage = getattr(chunk, "usage", None) or self._usage
-        choice = next(iter(getattr(chunk, "choices", None) or ()), None)
-        if choice is None:
-            return False
-        if getattr(choice, "finish_reason", None):
-            self.finish = Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP
-        return self._take(getattr(choice, "delta", None))
-
-    def _take(self, delta: Any) -> bool:
-        thought = _first_text(delta, self._thought_fields)
-        content = _first_text(delta, ("content",))
-        if not thought and not content:
-            return False
-        self._reasoning.append(thought)
-        self._content.append(content)
-        self._characters += len(thought) + len(content)
-        self.pieces += 1
-        return True
-
-    @property
-    def completion(self) -> int:
-        """Tokens so far, by our own count: most servers send one a delta, some several."""
-        return max(self.pieces, _estimated(self._characters))
-
-    def unasked(self) -> Answer:
-        """The deadline came before the request did: nothing was sent, nothing spent."""
-        return Answer("", "", Finish.CUT, Tokens(estimated=True), self._model, seconds=0.0)
-
-    def answer(self, finish: Finish) -> Answer:
-        """What came in, as the loop sees it."""
-        return Answer(
-            content="".join(self._content),
-            reasoning="".join(self._reasoning),
-            finish=finish,
-            tokens=self._estimate() if self._usage is None or finish is Finish.CUT else self._reported(),
-            model=self._model,
-            seconds=self._clock.now() - self._started,
-        )
-
-    def _reported(self) -> Tokens:
-        completion = int(getattr(self._usage, "completion_tokens", 0) or 0)
-        details = getattr(self._usage, "completion_tokens_details", None)
-        reasoning = getattr(details, "reasoning_tokens", None)
-        return Tokens(
-            prompt=int(getattr(self._usage, "prompt_tokens", 0) or 0),
-            completion=completion,
-            # Few servers split their count; the characters then say how much of it was thought.
-            reasoning=self._thought_share(completion) if reasoning is None else int(reasoning),
-        )
-
-    def _estimate(self) -> Tokens:
-        completion = self.completion
-        return Tokens(
-            prompt=_estimated(len(self._prompt)),
-            completion=completion,
-            reasoning=self._thought_share(completion),
-            estimated=True,
-        )
-
-    def _thought_share(self, completion: int) -> int:
-        content = "".join(self._content)
-        inside, closed, _ = content.rpartition("</think>")
-        thought = sum(map(len, self._reasoning)) + len(inside) + len(closed)
-        return round(completion * thought / self._characters) if self._characters else 0
-
-
-def _estimated(characters: int) -> int:
-    return round(characters / CHARACTERS_PER_TOKEN)

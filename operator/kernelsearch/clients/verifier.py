@@ -6,20 +6,18 @@ it is back. A verdict is a value; what the verifier itself could not do is an In
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from random import Random
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from kernelsearch.clients import errors
+from kernelsearch.clients.pool import LostError, Patience, Persistence, Pool, Site, SpoiltError
 from kernelsearch.search.ports import Candidate, Clock, UnusableProblemError, VerifierUnavailableError
 from kernelverify_api.report import AuditReport, Report, Stage, Status
 from kernelverify_api.request import MAX_SOURCE, Audit, Evaluation, Language, Options, Problem
@@ -32,51 +30,6 @@ TERMINAL = frozenset({Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.INFRA_ERR
 NOT_THE_CANDIDATES = frozenset({Status.INFRA_ERROR, Status.CANCELLED})
 LARGEST_ANSWER = 4 * 2**20
 """A report has at most 256 KiB; what is longer comes from something that is no verifier."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for what, in seconds, and how often to try again."""
-
-    poll_s: float = 30.0
-    """Length of one long poll."""
-    answer_s: float = 15.0
-    """A verifier that does not answer within this (and the poll) has vanished. Its API process does no heavy work."""
-    cancel_s: float = 2.0
-    """Cancelling is a courtesy: the job ends by its own `deadline_s` anyway."""
-    audit_s: float = 600.0
-    """An audit computes the reference dozens of times."""
-    give_up_s: float = 60.0
-    """No verifier usable for so long, the call gives up. The loop then shows the trouble, and calls again for as long
-    as `budget.unavailableSeconds` allows."""
-    resubmissions: int = 4
-    """Submissions lost to `infra_error`, `cancelled` or a vanishing verifier before the attempt is given up: a
-    candidate that takes verifiers down must not go round for ever."""
-    backoff: errors.Backoff = field(default_factory=lambda: errors.Backoff(first_s=0.5, longest_s=15.0))
-
-
-class _LostError(errors.TransientError):
-    """The job was accepted and its verifier vanished: submitted again under the same key."""
-
-
-class _SpoiltError(_LostError):
-    """The job ended without a verdict (`infra_error`, `cancelled`): only a new key starts it anew."""
-
-
-@dataclass
-class _Site:
-    """One verifier, as seen from here."""
-
-    url: str
-    in_flight: int = 0
-    position: int = 0
-    """Jobs that were ahead of our last one: other clients' load."""
-    failures: int = 0
-    usable_from: float = 0.0
-    """On the search clock."""
-
-    def load(self) -> tuple[int, int]:
-        return self.in_flight + self.position, self.in_flight
 
 
 class VerifierClient:
@@ -93,18 +46,12 @@ class VerifierClient:
         patience: Patience | None = None,
         random: Random | None = None,
     ) -> None:
-        if not urls:
-            raise ValueError("no verifier's URL was given; give at least one, as http://HOST:PORT")
-        for url in urls:
-            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-                raise ValueError(f"a verifier's URL is {url!r}; write it with scheme and host, as http://HOST:PORT")
-        self._sites = [_Site(url.rstrip("/")) for url in urls]
         self._problem = problem
         self._clock = clock
         self._options = options or Options()
         self._client = client
         self._patience = patience or Patience()
-        self._random = random or Random()  # noqa: S311 - jitter
+        self._pool = Pool(urls, clock, self._patience, random or Random())  # noqa: S311 - jitter
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -122,7 +69,7 @@ class VerifierClient:
         if len(candidate.source) > MAX_SOURCE:
             return _too_long(candidate)
 
-        async def judge(site: _Site, search: _Persistence) -> Report:
+        async def judge(site: Site, search: Persistence) -> Report:
             return await self._judge(site, self._evaluation(candidate, search.key, deadline), search)
 
         return await self._anywhere(deadline, judge)
@@ -130,7 +77,7 @@ class VerifierClient:
     async def capabilities(self, deadline: float) -> Capabilities:
         """What the first verifier that answers can do; waits for one until `deadline`."""
 
-        async def ask(site: _Site, _: _Persistence) -> Capabilities:
+        async def ask(site: Site, _: Persistence) -> Capabilities:
             return await self._call(site, "GET", "/v1/capabilities", Capabilities)
 
         return await self._anywhere(deadline, ask)
@@ -139,22 +86,22 @@ class VerifierClient:
         """Is the problem itself sound? Raises VerifierRefusedError when the verifier cannot read the request."""
         body = Audit(problem=self._problem, seed=seed)
 
-        async def ask(site: _Site, _: _Persistence) -> AuditReport:
+        async def ask(site: Site, _: Persistence) -> AuditReport:
             wait = self._patience.audit_s
             return (await self._call(site, "POST", "/v1/audits", AuditState, body=body, wait=wait)).report
 
         return await self._anywhere(deadline, ask)
 
-    async def _anywhere(self, deadline: float, work: Callable[["_Site", "_Persistence"], Awaitable[Result]]) -> Result:
+    async def _anywhere(self, deadline: float, work: Callable[[Site, Persistence], Awaitable[Result]]) -> Result:
         """Do it at one verifier after the other until one does it, or persistence or the deadline ends."""
-        search = _Persistence(self._clock, self._patience, deadline)
+        search = Persistence(self._clock, self._patience, deadline)
         while True:
-            site = await self._choose(search)
+            site = await self._pool.choose(search)
             try:
                 async with self._deadline(deadline):
                     result = await work(site, search)
             except errors.TransientError as error:
-                self._put_aside(site, error)
+                self._pool.put_aside(site, error)
                 search.note(site.url, error)
             else:
                 site.failures = 0
@@ -172,25 +119,6 @@ class VerifierClient:
             deadline_s=max(0.001, deadline - self._clock.now()),
         )
 
-    # ---- which verifier ----
-
-    async def _choose(self, search: "_Persistence") -> _Site:
-        """The least loaded verifier that is not set aside; waits for one to come back."""
-        while True:
-            now = self._clock.now()
-            search.check(now)
-            usable = [site for site in self._sites if site.usable_from <= now]
-            if usable:
-                return min(usable, key=_Site.load)
-            soonest = min(site.usable_from for site in self._sites)
-            await self._clock.sleep(max(0.01, min(soonest, search.ends(now)) - now))
-
-    def _put_aside(self, site: _Site, error: errors.TransientError) -> None:
-        site.failures += 1
-        site.position = 0
-        delay = self._patience.backoff.delay(site.failures, error.retry_after, self._random)
-        site.usable_from = self._clock.now() + delay
-
     @asynccontextmanager
     async def _deadline(self, deadline: float) -> AsyncIterator[None]:
         """Raise VerifierUnavailableError when the deadline comes inside."""
@@ -205,7 +133,7 @@ class VerifierClient:
 
     # ---- one job ----
 
-    async def _judge(self, site: _Site, evaluation: Evaluation, search: "_Persistence") -> Report:
+    async def _judge(self, site: Site, evaluation: Evaluation, search: Persistence) -> Report:
         site.in_flight += 1
         try:
             ticket = await self._call(site, "POST", "/v1/evaluations", Ticket, body=evaluation)
@@ -216,7 +144,7 @@ class VerifierClient:
             site.in_flight -= 1
             site.position = 0
 
-    async def _wait(self, site: _Site, job: str) -> Report:
+    async def _wait(self, site: Site, job: str) -> Report:
         try:
             while True:
                 state = await self._poll(site, job)
@@ -228,17 +156,17 @@ class VerifierClient:
             await asyncio.shield(self._cancel(site, job))
             raise
 
-    async def _poll(self, site: _Site, job: str) -> JobState:
+    async def _poll(self, site: Site, job: str) -> JobState:
         wait = self._patience.poll_s
         try:
             return await self._call(site, "GET", f"/v1/evaluations/{job}?wait={wait:g}", JobState, wait=wait)
         except errors.VerifierRefusedError as error:
             # It forgot a job that it had accepted: it was restarted meanwhile.
-            raise _LostError(f"{site.url} no longer knows the job: {error}") from error
+            raise LostError(f"{site.url} no longer knows the job: {error}") from error
         except errors.TransientError as error:
-            raise _LostError(str(error), error.retry_after) from error
+            raise LostError(str(error), error.retry_after) from error
 
-    async def _cancel(self, site: _Site, job: str) -> None:
+    async def _cancel(self, site: Site, job: str) -> None:
         with suppress(errors.TransientError, VerifierUnavailableError):
             await self._request(site, "DELETE", f"/v1/evaluations/{job}", None, self._patience.cancel_s)
 
@@ -246,7 +174,7 @@ class VerifierClient:
 
     async def _call(
         self,
-        site: _Site,
+        site: Site,
         method: str,
         path: str,
         answer: type[Body],
@@ -265,7 +193,7 @@ class VerifierClient:
             ) from error
 
     async def _request(
-        self, site: _Site, method: str, path: str, body: BaseModel | None, timeout_s: float
+        self, site: Site, method: str, path: str, body: BaseModel | None, timeout_s: float
     ) -> tuple[int, bytes]:
         """Status and body of a success. Raises TransientError or VerifierRefusedError."""
         if self._session is None:
@@ -285,58 +213,6 @@ class VerifierClient:
             raise errors.TransientError(f"{site.url} does not answer: {words}") from error
 
 
-class _Persistence:
-    """How long one question has been tried, and when to stop."""
-
-    def __init__(self, clock: Clock, patience: Patience, deadline: float) -> None:
-        self._clock = clock
-        self._patience = patience
-        self._deadline = deadline
-        self._failing_since: float | None = None
-        self._last: errors.TransientError | None = None
-        self._lost = 0
-        self.key = uuid.uuid4().hex
-        """Idempotency key of the next submission. Never derived from names or content: a verifier outlives searches."""
-
-    def accepted(self) -> None:
-        """A verifier took it: the service is there."""
-        self._failing_since = None
-
-    def note(self, url: str, error: errors.TransientError) -> None:
-        """One more failure. Raises VerifierUnavailableError when it was the last that is borne."""
-        self._last = error
-        if self._failing_since is None:
-            self._failing_since = self._clock.now()
-        if isinstance(error, _SpoiltError):
-            self.key = uuid.uuid4().hex
-        if isinstance(error, _LostError):
-            self._lost += 1
-            if self._lost > self._patience.resubmissions:
-                raise self._unavailable(
-                    f"{self._lost} submissions of one candidate were lost, the last to {url}: {error}. "
-                    "Look at the verifier's log"
-                ) from error
-
-    def ends(self, now: float) -> float:
-        """When there is nothing left to wait for."""
-        since = now if self._failing_since is None else self._failing_since
-        return min(self._deadline, since + self._patience.give_up_s)
-
-    def check(self, now: float) -> None:
-        """Raise VerifierUnavailableError when the time is over."""
-        if now < self.ends(now):
-            return
-        last = f", at last: {self._last}" if self._last else ""
-        raise self._unavailable(
-            f"no verifier could be used in time{last}. See that it runs and that GET /readyz answers 200 from here"
-        ) from self._last
-
-    def _unavailable(self, message: str) -> VerifierUnavailableError:
-        error = VerifierUnavailableError(message)
-        error.since = self._failing_since
-        return error
-
-
 def _verdict(url: str, state: JobState) -> Report:
     """The report of a finished job. Raises for what is the verifier's doing."""
     report = state.report
@@ -344,7 +220,7 @@ def _verdict(url: str, state: JobState) -> Report:
         raise UnusableProblemError(report.summary if report is not None else "the verifier cannot use this problem")
     if report is None or report.status in NOT_THE_CANDIDATES:
         why = report.summary if report is not None else f"stage {state.stage} without a report"
-        raise _SpoiltError(f"{url}: {why}")
+        raise SpoiltError(f"{url}: {why}")
     return report
 
 
