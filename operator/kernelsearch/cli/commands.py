@@ -1,0 +1,107 @@
+"""What can be typed: options, help texts, exit codes. Each command imports what it needs only when it runs."""
+
+import sys
+from pathlib import Path
+
+import click
+
+import kernelsearch
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+OLD_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kernelsearch.__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Let a reasoning model write GPU kernels until a deadline, and judge each one strictly."""
+
+
+@main.command()
+@click.option("-f", "--file", "path", required=True, metavar="FILE", help="KernelSearch manifest; - reads stdin.")
+@click.option(
+    "--out", type=FOLDER, metavar="DIR", help="Where results go; an unfinished search there goes on. [runs/NAME]"
+)
+@click.option("--fresh", is_flag=True, help="Start anew; what DIR holds moves to DIR/earlier/.")
+@click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, everything else on stderr.")
+@click.option("--deadline", type=int, metavar="SECONDS", help="Instead of spec.budget.deadlineSeconds.")
+@click.option("--model", "model_name", metavar="NAME", help="Instead of spec.model.name.")
+@click.option("--model-url", metavar="URL", help="OpenAI-compatible API, instead of the endpoint, serverRef or serve.")
+@click.option(
+    "--verifier-url", "verifier_urls", multiple=True, metavar="URL", help="A running verifier; may be repeated."
+)
+@click.option("--config-dir", type=OLD_FOLDER, metavar="DIR", help="DIR/NAME/KEY stands for that key of a ConfigMap.")
+def run(path: str, **options: object) -> None:
+    """Run a search on this machine, or go on with one.
+
+    The manifest is the cluster's own; a Secret's key is read from the environment variable
+    KERNELSEARCH_SECRET_<NAME>_<KEY>. Ctrl-C ends the search and keeps what was found; a second one ends it at once.
+
+    Exit code: 0 a correct kernel was found, 1 none was, 2 invalid manifest, problem or usage, 3 infrastructure failed.
+    """
+    if sys.platform == "win32":
+        _refuse("kernelsearch run needs Linux or macOS: run it there, or in a container")
+    from kernelsearch.cli import session
+
+    sys.exit(session.run(session.Asked(path=path, **options)))  # type: ignore[arg-type]
+
+
+@main.command()
+@click.argument("folder", type=OLD_FOLDER, metavar="DIR")
+@click.option("--html", type=FILE, metavar="FILE", help="Write a page that stands alone.")
+def report(folder: Path, html: Path | None) -> None:
+    """Show what the search in DIR found: curve, attempts, best kernel."""
+    from kernelsearch.report import history, page, table
+
+    try:
+        found = history.read(folder)
+        click.echo(table.text(found, color=sys.stdout.isatty()), color=True)
+        if html is not None:
+            page.write(found, html)
+            click.echo(f"wrote {html}", err=True)
+    except history.NoHistoryError as error:
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(f"the page cannot be written: {error}")
+
+
+@main.command("crd")
+@click.option("--check", is_flag=True, help="Write nothing; fail when a file is stale.")
+@click.option("--folder", type=FOLDER, default=Path("crds"), show_default=True, metavar="DIR")
+def definitions(check: bool, folder: Path) -> None:
+    """Write the custom resource definitions."""
+    from kernelsearch.cli import definitions as files
+
+    if not check:
+        for path in files.write(folder):
+            click.echo(f"wrote {path}")
+    elif stale := files.stale(folder):
+        click.echo(f"stale: {', '.join(map(str, stale))}; run `kernelsearch crd`", err=True)
+        sys.exit(1)
+
+
+@main.command("replay-model")
+@click.option("--script", required=True, type=FILE, help="Written answers; docs/replay.md explains the format.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8001, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--speed", default=1.0, show_default=True, help="Divides all delays of the script.")
+@click.option("--fault", "faults", multiple=True, metavar="SPEC", help="A failure to show, such as drop:every=3.")
+@click.option("--api-key", default="", metavar="KEY", help="Answer 401 to requests without it.")
+def replay_model(script: Path, host: str, port: int, speed: float, faults: tuple[str, ...], api_key: str) -> None:
+    """Serve written answers over the OpenAI API. It is no model, and says so in every answer."""
+    from kernelsearch.replay import server
+
+    def say(line: str) -> None:
+        click.echo(line)
+        sys.stdout.flush()
+
+    try:
+        server.run(script, host=host, port=port, speed=speed, faults=faults, api_key=api_key, echo=say)
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(2)
