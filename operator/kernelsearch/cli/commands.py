@@ -25,7 +25,9 @@ def main() -> None:
 )
 @click.option("--fresh", is_flag=True, help="Start anew; what DIR holds moves to DIR/earlier/.")
 @click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, everything else on stderr.")
-@click.option("--deadline", type=int, metavar="SECONDS", help="Instead of spec.budget.deadlineSeconds.")
+@click.option(
+    "--deadline", type=click.IntRange(1, 30 * 86400), metavar="SECONDS", help="Instead of spec.budget.deadlineSeconds."
+)
 @click.option("--model", "model_name", metavar="NAME", help="Instead of spec.model.name.")
 @click.option("--model-url", metavar="URL", help="OpenAI-compatible API, instead of the endpoint, serverRef or serve.")
 @click.option(
@@ -42,9 +44,9 @@ def run(path: str, **options: object) -> None:
     """
     if sys.platform == "win32":
         _refuse("kernelsearch run needs Linux or macOS: run it there, or in a container")
-    from kernelsearch.cli import session
+    from kernelsearch.cli import plan, session
 
-    sys.exit(session.run(session.Asked(path=path, **options)))  # type: ignore[arg-type]
+    sys.exit(session.run(plan.Asked(path=path, **options)))  # type: ignore[arg-type]
 
 
 @main.command()

@@ -1,143 +1,183 @@
-"""What a person sees of a running search: a live table on a terminal, plain lines elsewhere, JSON lines on request."""
+"""A search on a terminal: a row a chain, a bar to the deadline, the best so far; finished attempts scroll away above.
 
-import dataclasses
-import json
-import sys
-import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+`Board` is what is shown, and knows nothing of terminals; `Live` draws it four times a second.
+"""
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live as RichLive
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from kernelsearch.search import ports
+from kernelsearch.cli import lines
+from kernelsearch.report import table as tables
+from kernelsearch.search import ports, untrusted
 
-ROWS = 12
-COLOURS = {"correct": "green", "reward_hack": "magenta", "suspicious": "yellow"}
-
-
-class JsonLines:
-    """One event a line on stdout."""
-
-    def __init__(self, clock: ports.Clock) -> None:
-        self._clock = clock
-
-    def on(self, event: ports.Event) -> None:
-        body = {"event": type(event).__name__, "seconds": round(self._clock.now(), 3), **dataclasses.asdict(event)}
-        sys.stdout.write(json.dumps(body, ensure_ascii=False, default=str) + "\n")
-        sys.stdout.flush()
+AROUND = 11
+"""Lines of a terminal that are not rows of chains."""
+COLUMNS = ("chain", "attempt", "step", "verdict", "speed-up", "tokens", "what was found")
+QUIET = "bright_black"
+Spoken = ports.AttemptFinished | ports.AttemptDropped | ports.BestImproved | ports.Trouble
 
 
-class Plain:
-    """A line for everything that a log should keep."""
-
-    def __init__(self, clock: ports.Clock, echo: Callable[[str], None]) -> None:
-        self._clock, self._echo = clock, echo
-
-    def on(self, event: ports.Event) -> None:
-        text = sentence(event)
-        if text:
-            self._echo(f"{time.strftime('%H:%M:%S')} {self._clock.now():7.1f} s  {text}")
-
-
-def sentence(event: ports.Event) -> str:  # noqa: PLR0911 - one a kind of event
-    """An event in words; empty for what only a live display shows."""
-    match event:
-        case ports.Started():
-            how = "resumed" if event.resumed else "started"
-            return f"search {how}: {event.chains} chain(s), strategy {event.strategy} {event.note}".rstrip()
-        case ports.AttemptStarted():
-            base = f" of {event.base}" if event.base is not None else ""
-            return f"attempt {event.attempt:3} chain {event.chain}  asks: {event.step}{base}"
-        case ports.AttemptFinished():
-            figure = "" if event.speedup is None else f"  {event.speedup:.3f}x"
-            return f"attempt {event.attempt:3} chain {event.chain}  {event.verdict}{figure}  {event.reason[:160]}"
-        case ports.AttemptDropped():
-            return f"attempt {event.attempt:3} chain {event.chain}  dropped: {event.reason}"
-        case ports.BestImproved():
-            return f"attempt {event.attempt:3} is the new best: {figure_of(event)}"
-        case ports.Trouble():
-            retry = "" if event.retry_in is None else f"; again in {event.retry_in:.0f} s"
-            return f"trouble with {event.service.value}: {event.message}{retry}"
-        case ports.Ended():
-            return f"ended: {event.reason}: {event.message}"
-    return ""
-
-
-def figure_of(best: ports.BestImproved) -> str:
-    if best.speedup is None or best.ci99 is None:
-        return "correct, not timed"
-    low, high = best.ci99
-    return f"{best.speedup:.3f}x {best.baseline} (99 % interval {low:.3f} to {high:.3f})"
-
-
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class Row:
-    """One attempt in the table."""
+    """What one chain does, or did last."""
 
-    attempt: int
-    chain: int
-    step: str
-    state: str = "asking"
-    speedup: str = ""
+    attempt: int | None = None
+    step: str = ""
+    state: str = "waits"
+    busy: bool = False
+    speedup: float | None = None
     tokens: int = 0
     reason: str = ""
 
 
-class LiveTable:
-    """The live table, with a bar to the deadline and the best so far."""
+@dataclass
+class Board:
+    """The state of the display, from events alone."""
 
-    def __init__(self, title: str, deadline: float, clock: ports.Clock, console: Console) -> None:
-        self._title, self._deadline, self._clock = title, deadline, clock
-        self._rows: dict[int, Row] = {}
-        self._best, self._note = "none yet", ""
-        self._bar = Progress(
-            TextColumn("to the deadline"), BarColumn(bar_width=40), TimeRemainingColumn(), console=console
-        )
-        self._task = self._bar.add_task("", total=deadline)
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    title: str
+    deadline: float
+    rows: dict[int, Row] = field(default_factory=dict)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    best: str = "none yet"
+    trouble: str = ""
 
     def on(self, event: ports.Event) -> None:
+        """Take it in."""
+        match event:
+            case ports.Started():
+                self.rows = {chain: Row() for chain in range(event.chains)}
+            case ports.BestImproved():
+                self.best = f"attempt {event.attempt}, {lines.figure_of(event)}"
+            case ports.Trouble():
+                self.trouble = lines.sentence(event)
+            case ports.Ended():
+                self.trouble = ""
+            case _:
+                self._on_attempt(event)
+
+    def _on_attempt(
+        self,
+        event: ports.AttemptStarted
+        | ports.TokensSoFar
+        | ports.Verifying
+        | ports.AttemptFinished
+        | ports.AttemptDropped,
+    ) -> None:
+        row = self.rows.get(event.chain, Row())
         match event:
             case ports.AttemptStarted():
-                self._rows[event.attempt] = Row(event.attempt, event.chain, event.step)
-            case ports.TokensSoFar() if event.attempt in self._rows:
-                self._rows[event.attempt].tokens = event.tokens
-            case ports.Verifying() if event.attempt in self._rows:
-                self._rows[event.attempt].state = f"verifying ({event.level.value})"
+                step = event.step if event.base is None else f"{event.step} of {event.base}"
+                row = Row(event.attempt, step, "asks", busy=True)
+            case ports.TokensSoFar():
+                row = replace(row, state="answers", tokens=event.tokens)
+                self.trouble = ""
+            case ports.Verifying():
+                row = replace(row, state=f"verifies ({event.level.value})")
             case ports.AttemptFinished():
-                row = self._rows.setdefault(event.attempt, Row(event.attempt, event.chain, event.step))
-                row.state, row.reason, row.tokens = event.verdict, event.reason, event.tokens.completion
-                row.speedup = "" if event.speedup is None else f"{event.speedup:.3f}x"
+                self.verdicts[event.verdict] += 1
+                self.tokens += event.tokens.prompt + event.tokens.completion
+                row = replace(row, state=event.verdict, busy=False, speedup=event.speedup, reason=event.reason)
+                row = replace(row, tokens=event.tokens.completion)
             case ports.AttemptDropped():
-                self._rows.pop(event.attempt, None)
-            case ports.BestImproved():
-                self._best = f"attempt {event.attempt}: {figure_of(event)}"
-            case ports.Trouble() | ports.Ended() | ports.Started():
-                self._note = sentence(event)
-        for attempt in sorted(self._rows)[:-ROWS]:
-            del self._rows[attempt]
+                row = replace(row, state="dropped", busy=False, reason=event.reason)
+        self.rows[event.chain] = row
 
-    def _render(self) -> Group:
-        table = Table(title=self._title, expand=True)
-        for name in ("attempt", "chain", "step", "verdict", "speed-up", "tokens", "what was found"):
-            table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=4 if name.startswith("what") else None)
-        for row in sorted(self._rows.values(), key=lambda r: r.attempt):
-            colour = COLOURS.get(row.state, "default")
-            cells = (str(row.attempt), str(row.chain), row.step, f"[{colour}]{row.state}[/]", row.speedup)
-            table.add_row(*cells, str(row.tokens), escape(row.reason))
-        self._bar.update(self._task, completed=min(self._deadline, self._clock.now()))
-        return Group(table, self._bar, f"best so far: {self._best}", escape(self._note))
+    def render(self, now: float, width: int, height: int) -> RenderableType:
+        """As it stands at `now` on the search clock."""
+        room = max(3, height - AROUND)
+        # Chains at work first: with more of them than lines, the others have the least to say.
+        shown = sorted(sorted(self.rows, key=lambda chain: not self.rows[chain].busy)[:room])
+        hidden = len(self.rows) - len(shown)
+        parts = [self._table(shown), Text(f"and {hidden} more chains", style=QUIET)] if hidden else [self._table(shown)]
+        return Group(*parts, self._bar(now, width), self._summary(), *self._last_trouble())
+
+    def _table(self, chains: list[int]) -> Table:
+        table = Table(title=Text(self.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, expand=True)
+        for name in COLUMNS:
+            right = name in {"speed-up", "tokens"}
+            table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+        table.columns[-1].ratio = 1
+        for chain in chains:
+            row = self.rows[chain]
+            state = Text(row.state, style="cyan") if row.busy else tables.verdict(row.state)
+            number = "" if row.attempt is None else str(row.attempt)
+            cells = (number, row.step, state, tables.speedup(row.speedup), str(row.tokens or ""))
+            table.add_row(str(chain), *cells, Text(untrusted.line(row.reason, 300), style=QUIET))
+        return table
+
+    def _bar(self, now: float, width: int) -> Table:
+        left = max(0.0, self.deadline - now)
+        grid = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=max(self.deadline, 1.0), completed=min(now, self.deadline), width=max(10, width - 40))
+        words = f"{_clock(left)} to the deadline" if left else "deadline reached; evaluations in flight end"
+        grid.add_row(Text(_clock(now)), bar, Text(words))
+        return grid
+
+    def _summary(self) -> Text:
+        counts = ", ".join(f"{count} {name}" for name, count in self.verdicts.most_common()) or "no verdict yet"
+        best = Text.assemble("best so far: ", (self.best, "bold green" if self.best != "none yet" else ""))
+        return Text.assemble(best, "\n", (f"{counts}; {self.tokens} tokens", QUIET))
+
+    def _last_trouble(self) -> list[Text]:
+        return [Text(self.trouble, style="yellow")] if self.trouble else []
+
+
+class Live:
+    """The board on a terminal. Satisfies `ports.Observer`."""
+
+    def __init__(self, title: str, deadline: float, clock: ports.Clock, console: Console) -> None:
+        self.board = Board(title, deadline)
+        self._clock, self._console = clock, console
+        self._live = RichLive(get_renderable=self._render, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._live.stop()
+
+    def on(self, event: ports.Event) -> None:
+        """See `ports.Observer`."""
+        self.board.on(event)
+        if isinstance(event, ports.Started):
+            self._live.start()
+        if isinstance(event, Spoken):
+            self._console.print(_spoken(event), highlight=False, overflow="ellipsis", no_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Something of the session's own."""
+        self._console.print(Text(text, style=QUIET), highlight=False)
+
+    def result(self, facts: Mapping[str, Any], text: str) -> None:  # noqa: ARG002 - the facts are for programs
+        """The end of it all."""
+        self._live.stop()
+        self._console.print(Text.from_ansi(text), highlight=False)
+
+    def _render(self) -> RenderableType:
+        return self.board.render(self._clock.now(), self._console.width, self._console.height)
+
+
+def _spoken(event: Spoken) -> Text:
+    text = Text(lines.sentence(event))
+    if isinstance(event, ports.AttemptFinished):
+        text.highlight_words([event.verdict], style=tables.COLOURS.get(event.verdict, ""))
+    elif isinstance(event, ports.BestImproved):
+        text.stylize("bold green")
+    elif isinstance(event, ports.Trouble):
+        text.stylize("yellow")
+    return text
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"

@@ -1,127 +1,238 @@
-"""What a search needs of its surroundings on one machine: a verifier process, a clock, a folder."""
+"""What a search needs of the machine it runs on: a clock, and a verifier of its own.
+
+The verifier is a process, `kernelverify serve`, on a free port of loopback. It is started again on the same port when
+it dies, so that its clients only see it vanish and come back. It never outlives the search: it is ended in order, and
+the kernel ends it when the search is killed.
+"""
 
 import asyncio
 import ctypes
-import json
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-from kernelsearch.search.ports import InfrastructureError, LiveSpec
+from kernelsearch.search.ports import InfrastructureError
 
-START_S = 60.0
-RESTART_S = 1.0
-_PR_SET_PDEATHSIG = 1
+START_SECONDS = 120.0
+"""For the process to listen: it imports no torch, but a laptop may be busy."""
+END_SECONDS = 10.0
+"""For it to end in order; then it is killed."""
+RESTART_SECONDS = (1.0, 30.0)
+"""Before the first restart, and at most; doubled in between while it does not stay up."""
+STAYED_UP_SECONDS = 60.0
+LARGEST_LOG = 8 << 20
+GREETING = "listening on "
+PR_SET_PDEATHSIG = 1
+USAGE = 2
+"""Exit code of a verifier that was started with something it does not know."""
 
 
 class MonotonicClock:
-    """The search clock: goes on where an earlier process of the same search stopped."""
+    """The search clock: goes on where an earlier process of the same search left it, once it is started."""
 
     def __init__(self, used: float = 0.0) -> None:
-        self._zero = time.monotonic() - used
+        self._used = used
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """From now on time passes."""
+        self._started = time.monotonic()
 
     def now(self) -> float:
-        return time.monotonic() - self._zero
+        """See `ports.Clock`."""
+        return self._used if self._started is None else self._used + time.monotonic() - self._started
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        """See `ports.Clock`."""
+        await asyncio.sleep(max(0.0, seconds))
 
 
-class Folder:
-    """The output folder, and the search's `Progress`: facts go into `status.json`, the best kernel into `best/`."""
-
-    def __init__(self, path: Path, spec: LiveSpec) -> None:
-        self.path = path
-        self._spec = spec
-        self._best = ""
-        self.stopped = False
-
-    async def publish(self, facts: Mapping[str, Any]) -> LiveSpec:
-        try:
-            write(self.path / "status.json", json.dumps(facts, indent=1, ensure_ascii=False))
-        except OSError as error:
-            raise InfrastructureError(f"cannot write {self.path / 'status.json'}: {error}; make room there") from error
-        spec = self._spec
-        return LiveSpec(
-            deadline=spec.deadline,
-            stop=self.stopped,
-            max_attempts=spec.max_attempts,
-            max_tokens=spec.max_tokens,
-            target_speedup=spec.target_speedup,
-        )
+class VerifierUsageError(Exception):
+    """The verifier refused how it was started: a matter of the manifest. The message is its own."""
 
 
-def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+@dataclass
+class LocalVerifier:
+    """A supervised `kernelverify serve`. Begin with `start`, end with `stop`."""
+
+    command: Sequence[str]
+    log: Path
+    say: Callable[[str], None]
+    """Told when it died and is started again."""
+    first_delay: float = RESTART_SECONDS[0]
+    url: str = ""
+    _process: asyncio.subprocess.Process | None = field(default=None, init=False)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list, init=False)
+
+    async def start(self) -> str:
+        """Its URL, once it listens. Raises InfrastructureError or VerifierUsageError."""
+        if self.log.exists() and self.log.stat().st_size > LARGEST_LOG:
+            self.log.unlink()
+        self.url = await self._launch(0)
+        self._tasks.append(asyncio.create_task(self._supervise(), name="supervisor of the verifier"))
+        return self.url
+
+    async def stop(self, patience: float = END_SECONDS) -> None:
+        """End it in order, or by force when that takes too long."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._process is not None:
+            await _end(self._process, patience)
+
+    async def _supervise(self) -> None:
+        delay = self.first_delay
+        while True:
+            began = time.monotonic()
+            code = await self._process.wait() if self._process else 0
+            self._sweep()
+            delay = self.first_delay if time.monotonic() - began > STAYED_UP_SECONDS else delay
+            self.say(f"the verifier {_ended(code)}; starting it again in {delay:.0f} s (its log: {self.log})")
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, RESTART_SECONDS[1])
+            try:
+                await self._launch(int(self.url.rpartition(":")[2]))
+            except (InfrastructureError, VerifierUsageError) as error:
+                self.say(str(error))
+
+    async def _launch(self, port: int) -> str:
+        with self.log.open("ab") as log:
+            self._process = process = await _spawn([*self.command, "--port", str(port)], log)
+        url = await _greeting(process, self.log)
+        if process.stdout is not None:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks.append(asyncio.create_task(_drain(process.stdout, self.log)))
+        return url
+
+    def _sweep(self) -> None:
+        """What a killed verifier left in its process group."""
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 @asynccontextmanager
-async def verifier(threads: int = 0, tell: Callable[[str], None] | None = None) -> AsyncIterator[str]:
-    """A verifier of this search's own on a port of loopback; restarted there when it dies, ended with the search."""
-    process, url = await _start(0, threads)
-    port = int(url.rsplit(":", 1)[1])
-
-    async def supervise() -> None:
-        nonlocal process
-        while True:
-            code = await process.wait()
-            if tell is not None:
-                tell(f"the verifier ended with {code}; starting it again")
-            await asyncio.sleep(RESTART_S)
-            try:
-                process, _ = await _start(port, threads)
-            except InfrastructureError as error:
-                if tell is not None:
-                    tell(str(error))
-
-    task = asyncio.create_task(supervise())
+async def verifier(device: str, log: Path, say: Callable[[str], None]) -> AsyncIterator[str]:
+    """A verifier for as long as the block runs; gives its URL."""
+    command = (_executable(), "serve", "--device", device, "--host", "127.0.0.1")
+    local = LocalVerifier(command, log, say)
+    patience = END_SECONDS
     try:
-        yield url
+        yield await local.start()
+    except asyncio.CancelledError:
+        patience = 0.5  # the user asked twice
+        raise
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), 10)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await local.stop(patience)
 
 
-async def _start(port: int, threads: int) -> tuple[asyncio.subprocess.Process, str]:
+def _executable() -> str:
     beside = Path(sys.executable).with_name("kernelverify")
-    command = str(beside) if beside.exists() else shutil.which("kernelverify")
-    if command is None:
-        raise InfrastructureError("no kernelverify here; install kernelsearch[verifier] or use --verifier-url")
-    process = await asyncio.create_subprocess_exec(
-        *(command, "serve", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "KERNELVERIFY_THREADS": str(threads)},
-        preexec_fn=_die_with_parent,
-        start_new_session=True,  # Ctrl-C is for the search, which ends the verifier in order
-    )
-    assert process.stdout is not None  # noqa: S101 - for the type checker
+    found = str(beside) if beside.exists() else shutil.which("kernelverify")
+    if found is None:
+        raise InfrastructureError(
+            "kernelverify is not installed beside kernelsearch: install kernelsearch[verifier], or give --verifier-url"
+        )
+    return found
+
+
+async def _spawn(command: Sequence[str], log: IO[bytes]) -> asyncio.subprocess.Process:
     try:
-        line = (await asyncio.wait_for(process.stdout.readline(), START_S)).decode().strip()
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            preexec_fn=_dies_with(os.getpid()),
+            start_new_session=True,  # a Ctrl-C at the terminal is for the search, which then ends its verifier in order
+        )
+    except OSError as error:
+        raise InfrastructureError(
+            f"{command[0]} cannot be started: {error.strerror}; is it installed whole?"
+        ) from error
+
+
+def _dies_with(parent: int) -> Callable[[], None]:
+    """For the child: end when the parent is gone, also when that happened a moment ago.
+
+    SIGTERM, so that the verifier can end its own children; each of those also ends by itself when its parent is gone.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def arrange() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return arrange
+
+
+async def _greeting(process: asyncio.subprocess.Process, log: Path) -> str:
+    """The URL of its first line."""
+    try:
+        line = await asyncio.wait_for(process.stdout.readline() if process.stdout else _nothing(), START_SECONDS)
     except TimeoutError:
-        line = ""
-    if not line.startswith("listening on "):
-        process.kill()
-        raise InfrastructureError(f"the verifier did not start: {line or 'it said nothing'}; see its messages above")
-    return process, line.removeprefix("listening on ")
+        await _end(process, 0.0)
+        raise InfrastructureError(
+            f"the verifier did not listen within {START_SECONDS:.0f} s; its log is {log}"
+        ) from None
+    if line.startswith(GREETING.encode()):
+        return line.decode(errors="replace").removeprefix(GREETING).strip()
+    code = await _end(process, 1.0)
+    said = _last_words(log) or line.decode(errors="replace").strip() or "it said nothing"
+    if code == USAGE:
+        raise VerifierUsageError(said)
+    raise InfrastructureError(f"the verifier {_ended(code)} before it listened: {said}; its log is {log}")
 
 
-def _die_with_parent() -> None:
-    """No orphan, even when the search is killed with SIGKILL."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+async def _nothing() -> bytes:
+    return b""
+
+
+async def _drain(stream: asyncio.StreamReader, log: Path) -> None:
+    """Keep its pipe empty; what it says goes to the log."""
+    while chunk := await stream.read(65536):
+        _append(log, chunk)
+
+
+def _append(log: Path, chunk: bytes) -> None:
+    if not log.exists() or log.stat().st_size < LARGEST_LOG:
+        with log.open("ab") as file:
+            file.write(chunk)
+
+
+async def _end(process: asyncio.subprocess.Process, patience: float) -> int:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.terminate()
+    try:
+        return await asyncio.wait_for(process.wait(), max(patience, 0.01))
+    except TimeoutError:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return await process.wait()
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _last_words(log: Path) -> str:
+    with suppress(OSError):
+        lines = log.read_bytes()[-4096:].decode(errors="replace").strip().splitlines()
+        return lines[-1][:500] if lines else ""
+    return ""

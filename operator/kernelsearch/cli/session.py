@@ -1,282 +1,212 @@
-"""`kernelsearch run -f`: composes manifest, clients, verifier and loop on this machine."""
+"""`kernelsearch run -f`: one search on this machine, from its manifest to its last line.
+
+In this order, so that what is wrong with the manifest costs no time: read the manifest, find substitutes for what only
+a cluster has, lock the folder, start a verifier, ask whether the problem is sound and who the model is, run the loop.
+The search clock runs in the loop only.
+"""
 
 import asyncio
-import json
-import platform
-import shutil
-import signal
+import os
 import sys
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import click
 from rich.console import Console
 
-from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.validation import Fault, InvalidManifestError
-from kernelsearch.cli import display, local, manifest
-from kernelsearch.clients.model import Endpoint, ModelClient, Sampling
+from kernelsearch.cli import display, ending, lines, local, plan, preparation, wiring
+from kernelsearch.cli.folder import BestKept, Folder, FolderBusyError, FolderUnusableError, StatusFile, write_whole
+from kernelsearch.cli.interrupt import Interrupt
+from kernelsearch.cli.plan import Asked, Plan
+from kernelsearch.cli.preparation import Ready
+from kernelsearch.clients.model import ModelClient
 from kernelsearch.clients.verifier import VerifierClient
-from kernelsearch.report import page
+from kernelsearch.report import best, history, page, table
 from kernelsearch.search import archive, checkpoint, loop, ports
-from kernelsearch.search.config import Hardware, SearchConfig
+from kernelsearch.search.checkpoint import Checkpoint, UnusableCheckpointError
 from kernelsearch.search.facts import Outcome
 from kernelsearch.search.journal import Journal, JournalBusyError
-from kernelverify_api.request import CustomKernel, Language, Options, Problem, TorchOps
-from kernelverify_api.service import Capabilities
 
-SOLVED, UNSOLVED, INVALID, INFRASTRUCTURE = 0, 1, 2, 3
-READY_S = 240.0
-"""For the local verifier to import torch and answer the audit."""
+USERS = (
+    ports.UnusableProblemError,
+    UnusableCheckpointError,
+    FolderBusyError,
+    FolderUnusableError,
+    JournalBusyError,
+)
+"""What only the user can mend."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The command line."""
+class Screen(ports.Observer, Protocol):
+    """Where a search is shown."""
 
-    manifest: Path
-    out: Path | None = None
-    model_url: str = ""
-    model: str = ""
-    verifier_urls: tuple[str, ...] = ()
-    config_dir: Path | None = None
-    deadline: int | None = None
-    as_json: bool = False
-    fresh: bool = False
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *details: object) -> None: ...
+    def say(self, text: str) -> None:
+        """Something of the session's own."""
+
+    def result(self, facts: Mapping[str, Any], text: str) -> None:
+        """The end of it all: facts for programs, text for people."""
 
 
 def run(asked: Asked) -> int:
-    """The exit code: 0 solved, 1 not, 2 invalid, 3 infrastructure."""
+    """Run or resume a search; the exit code."""
     try:
-        search = manifest.load(asked.manifest)
-        return asyncio.run(_run(asked, search))
+        settled = plan.settle(asked)
+        with Folder(asked.out or Path("runs") / settled.name) as folder:
+            aside = folder.set_aside() if asked.fresh else None
+            return asyncio.run(Session(asked, settled, folder).run(aside))
     except InvalidManifestError as error:
-        for fault in error.faults:
-            click.echo(f"error: {asked.manifest}: {fault}", err=True)
-        return INVALID
-    except ports.UnusableProblemError as error:
-        click.echo(f"error: {asked.manifest}: spec.problem: {error}", err=True)
-        return INVALID
-    except (JournalBusyError, checkpoint.UnusableCheckpointError) as error:
-        click.echo(f"error: {error}", err=True)
-        return INVALID
+        return _refused(ending.INVALID, *(f"{asked.path}: {fault}" for fault in error.faults))
+    except USERS as error:
+        return _refused(ending.INVALID, _explained(asked, error))
     except (ports.InfrastructureError, OSError) as error:
-        click.echo(f"error: {error}", err=True)
-        return INFRASTRUCTURE
+        return _refused(ending.INFRASTRUCTURE, str(error))
+    except asyncio.CancelledError:
+        return _refused(ending.INTERRUPTED, "interrupted; the same command goes on with what the journal holds")
 
 
-async def _run(asked: Asked, search: KernelSearch) -> int:
-    problem = manifest.problem(search, asked.config_dir)
-    endpoint = _endpoint(asked, search)
-    _need_linux(asked)
-    out = asked.out or Path("runs") / search.metadata.name
-    if asked.fresh:
-        shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    with Journal(out / "journal.jsonl") as journal:
+def _explained(asked: Asked, error: Exception) -> str:
+    match error:
+        case ports.UnusableProblemError():
+            return f"{asked.path}: spec.problem: {error}"
+        case UnusableCheckpointError():
+            return f"{error} (--fresh moves it aside and starts anew)"
+        case _:
+            return str(error)
+
+
+def _refused(code: int, *messages: str) -> int:
+    for message in messages:
+        click.echo(f"error: {message}", err=True)
+    return code
+
+
+class Session:
+    """One process's part in a search."""
+
+    def __init__(self, asked: Asked, settled: Plan, folder: Folder) -> None:
+        self._asked, self._plan, self._folder = asked, settled, folder
+
+    async def run(self, aside: Path | None) -> int:
+        """The exit code."""
+        with Journal(self._folder.journal) as journal:
+            state = await self._kept(journal)
+            clock = local.MonotonicClock(state.seconds if state else 0.0)
+            with self._screen(clock) as screen, Interrupt(screen.say) as interrupt:
+                if aside is not None:
+                    screen.say(f"the earlier search is in {aside}")
+                if state is not None and (why := ending.over(state, self._plan.budget)):
+                    screen.say(f"this search is finished ({why}); give --fresh to start anew, or raise its budget")
+                    return self._conclude(screen, state, state.outcome)
+                outcome = await self._search(journal, state, clock, screen, interrupt)
+                return self._conclude(screen, await self._kept(journal), outcome)
+
+    async def _kept(self, journal: Journal) -> Checkpoint | None:
+        """Where the search in the folder stands. Raises UnusableCheckpointError for another one."""
         kept = await journal.load()
-        finished = _finished(out)
-        if finished:
-            click.echo(f"{out} holds a finished search ({finished}); --fresh starts anew", err=True)
-            page.write(out, out / "report.html")
-            return SOLVED if _has_best(out) else UNSOLVED
-        shutil.copyfile(asked.manifest, out / "search.yaml")
-        clock = local.MonotonicClock(checkpoint.seconds_used(kept))
-        return await _Session(asked, search, problem, endpoint, out, journal, clock).run()
+        if kept is None:
+            return None
+        state = checkpoint.from_mapping(kept)
+        checkpoint.same_search(state, "", self._plan.problem)
+        return state
 
-
-class _Session:
-    """One process's part of a search."""
-
-    def __init__(
-        self,
-        asked: Asked,
-        search: KernelSearch,
-        problem: Problem,
-        endpoint: Endpoint,
-        out: Path,
-        journal: Journal,
-        clock: local.MonotonicClock,
-    ) -> None:
-        self._asked, self._search, self._problem, self._endpoint = asked, search, problem, endpoint
-        self._out, self._journal, self._clock = out, journal, clock
-        budget = search.spec.budget
-        target = budget.target_speedup
-        self._live = ports.LiveSpec(
-            deadline=float(asked.deadline or budget.deadline_seconds),
-            stop=search.spec.stop,
-            max_attempts=budget.max_attempts,
-            max_tokens=budget.max_tokens,
-            target_speedup=float(target) if target else None,
-        )
-        self._folder = local.Folder(out, self._live)
-
-    async def run(self) -> int:
-        async with AsyncExitStack() as stack:
-            urls = await self._verifiers(stack)
-            judge = await stack.enter_async_context(
-                VerifierClient(urls, self._problem, self._clock, options=_options(self._search))
-            )
-            model = await stack.enter_async_context(
-                ModelClient(self._endpoint, self._clock, sampling=_sampling(self._search))
-            )
-            config = await self._config(judge)
-            observer = self._observer(stack)
-            _stop_on_interrupt(self._folder)
-            outcome = await loop.run(
-                config,
-                proposer=model,
-                verifier=judge,
-                store=self._journal,
-                archive=archive.Parts(self._out / "attempts"),
-                progress=self._folder,
-                clock=self._clock,
-                observer=observer,
-            )
-        return self._conclude(outcome)
-
-    async def _verifiers(self, stack: AsyncExitStack) -> list[str]:
-        if self._asked.verifier_urls:
-            return list(self._asked.verifier_urls)
-        serve = self._search.spec.verifiers.serve
-        if serve is None:
-            raise InvalidManifestError(
-                (Fault("spec.verifiers.poolRef", "names a pool of a cluster; give --verifier-url URL instead"),)
-            )
-        if serve.device != "cpu":
-            raise InvalidManifestError(
-                (Fault("spec.verifiers.serve.device", "is cuda; a verifier started here has a CPU lane: write cpu"),)
-            )
-        self._say("starting a verifier on this machine ...")
-        return [await stack.enter_async_context(local.verifier(tell=self._say))]
-
-    async def _config(self, judge: VerifierClient) -> SearchConfig:
-        spec = self._search.spec
-        self._say("auditing the problem ...")
-        until = self._clock.now() + READY_S
-        audited = await judge.audit(until)
-        degenerate = None
-        if not audited.sound:
-            first = audited.findings[0]
-            degenerate = {"finding": first.kind, "evidence": first.evidence}
-            self._say(f"warning: the problem is not sound ({first.kind}: {first.evidence}); results count apart")
-        return SearchConfig(
-            name=self._search.metadata.name,
-            problem=self._problem,
-            languages=tuple(Language(each.value) for each in spec.kernel.languages),
-            hardware=_hardware(await judge.capabilities(until)),
-            model=self._endpoint.model,
-            custom_kernel=CustomKernel(spec.kernel.custom_kernel.lower()),
-            torch_ops=TorchOps(spec.kernel.torch_ops.lower()),
-            baselines=spec.baselines,
-            chains=spec.search.chains,
-            strategy=spec.search.strategy,
-            seed=spec.search.seed,
-            initial_prompt=spec.search.initial_prompt,
-            degenerate=degenerate,
-            grace_seconds=float(spec.budget.grace_period_seconds),
-            unavailable_seconds=float(spec.budget.unavailable_seconds),
-        )
-
-    def _observer(self, stack: AsyncExitStack) -> ports.Observer:
+    def _screen(self, clock: ports.Clock) -> Screen:
         if self._asked.as_json:
-            return display.JsonLines(self._clock)
+            return lines.JsonLines(clock, _echo)
         if not sys.stdout.isatty():
-            return display.Plain(self._clock, click.echo)
-        title = f"{self._search.metadata.name} · {label(self._endpoint.model)}"
-        table = display.LiveTable(title, self._live.deadline, self._clock, Console())
-        return stack.enter_context(table)
+            return lines.Plain(clock, _echo)
+        return display.Live(self._plan.name, self._plan.budget.deadline, clock, Console())
 
-    def _say(self, text: str) -> None:
-        click.echo(text, err=self._asked.as_json)
+    async def _search(
+        self,
+        journal: Journal,
+        state: Checkpoint | None,
+        clock: local.MonotonicClock,
+        screen: Screen,
+        interrupt: Interrupt,
+    ) -> Outcome:
+        settled, folder = self._plan, self._folder
+        write_whole(folder.manifest, settled.text)
+        self._keep_best(state)
+        async with AsyncExitStack() as stack:
+            urls = settled.verifier_urls or (await self._own_verifier(stack, screen),)
+            ready = await preparation.prepare(
+                settled.search, settled.problem, settled.endpoint, urls, folder.audit, screen.say
+            )
+            self._introduce(ready, screen)
+            status = StatusFile(folder.status, settled.budget)
+            clock.start()
+            interrupt.ends_by(status.stop)
+            options = wiring.options(settled.search)
+            sampling = wiring.sampling(settled.search)
+            return await loop.run(
+                ready.config,
+                proposer=await stack.enter_async_context(ModelClient(settled.endpoint, clock, sampling=sampling)),
+                verifier=await stack.enter_async_context(
+                    VerifierClient(urls, settled.problem, clock, options=options, client=settled.name)
+                ),
+                store=journal,
+                archive=BestKept(folder, settled.origin),
+                progress=status,
+                clock=clock,
+                observer=screen,
+            )
 
-    def _conclude(self, outcome: Outcome) -> int:
-        facts = json.loads((self._out / "status.json").read_text(encoding="utf-8"))
-        page.keep_best(self._out, facts)
-        page.write(self._out, self._out / "report.html")
-        if not self._asked.as_json:
-            click.echo(page.table(self._out))
-            click.echo(f"{outcome.reason.value}: {outcome.message}")
-            click.echo(f"model: {label(self._endpoint.model)}")
-            click.echo(f"everything is in {self._out}/ (report.html, best/kernel.py, attempts/)")
-        if facts.get("best"):
-            return SOLVED
-        return INFRASTRUCTURE if "Unavailable" in outcome.reason.value else UNSOLVED
+    async def _own_verifier(self, stack: AsyncExitStack, screen: Screen) -> str:
+        serve = self._plan.search.spec.verifiers.serve
+        if serve is None:
+            raise AssertionError("a poolRef without --verifier-url was refused before")
+        screen.say(f"starting a verifier ({serve.device.value}) on this machine ...")
+        running = local.verifier(serve.device.value, self._folder.verifier_log, screen.say)
+        try:
+            return await stack.enter_async_context(running)
+        except local.VerifierUsageError as error:
+            message = f"is {serve.device.value}, and the verifier of this machine refuses: {error}"
+            raise InvalidManifestError(Fault("spec.verifiers.serve.device", message)) from error
+
+    def _introduce(self, ready: Ready, screen: Screen) -> None:
+        device = ready.config.hardware
+        screen.say(f"answers by {ready.model}; judged on {device.name or device.device} ({device.device})")
+        for note in ready.notes:
+            screen.say(f"note: {note}")
+        if isinstance(screen, display.Live):
+            screen.board.title = f"{self._plan.name} · {ready.model}"
+
+    def _keep_best(self, state: Checkpoint | None) -> None:
+        """A kill between checkpoint and archive may have left the folder of the best behind."""
+        kernel = state.population.best if state else None
+        if kernel is None or best.is_kept(self._folder.best, kernel.source):
+            return
+        records = archive.read(self._folder.attempts)
+        own: dict[str, Any] = {"attempt": kernel.id, "chain": kernel.chain, "step": kernel.kind.value}
+        own |= {"source": kernel.source, "language": kernel.language}
+        record = next((each for each in records if each.get("attempt") == kernel.id), own)
+        best.keep(self._folder.best, self._plan.origin, record)
+
+    def _conclude(self, screen: Screen, state: Checkpoint | None, outcome: Outcome | None) -> int:
+        found = state is not None and state.population.best is not None
+        code = ending.exit_code(outcome, found=found)
+        try:
+            self._keep_best(state)
+            record = history.read(self._folder.path)
+            page.write(record, self._folder.page)
+        except (ports.InfrastructureError, OSError, history.NoHistoryError) as error:
+            screen.say(f"the results could not all be written: {error}")
+            return code
+        text = table.text(record, color=sys.stdout.isatty())
+        where = f"everything is in {self._folder.path}/: report.html, best/kernel.py, best/REPRODUCE.md, attempts/"
+        facts = {"exitCode": code, "folder": str(self._folder.path), "models": record.models, "replay": record.replay}
+        screen.result({**facts, "status": record.status}, f"{text}\n{where}")
+        return code
 
 
-def label(model: str) -> str:
-    """A replay is called one wherever a model is named."""
-    return f"{model} (REPLAY: written answers, no model was asked)" if model.startswith("replay") else model
-
-
-def _stop_on_interrupt(folder: local.Folder) -> None:
-    """The first Ctrl-C ends the search with what was found, the second one at once."""
-
-    def stop() -> None:
-        if folder.stopped:
-            raise KeyboardInterrupt
-        folder.stopped = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-
-
-def _finished(out: Path) -> str:
+def _echo(text: str) -> None:
+    """A line on stdout. A reader that left (`| head`) does not end the search."""
     try:
-        outcome = json.loads((out / "status.json").read_text(encoding="utf-8")).get("outcome", {})
-    except (OSError, ValueError):
-        return ""
-    return str(outcome.get("reason", ""))
-
-
-def _has_best(out: Path) -> bool:
-    return bool(json.loads((out / "status.json").read_text(encoding="utf-8")).get("best"))
-
-
-def _endpoint(asked: Asked, search: KernelSearch) -> Endpoint:
-    model, name = search.spec.model, asked.model or search.spec.model.name
-    found = model.endpoint
-    if asked.model_url:
-        key = manifest.secret(found.api_key_secret_ref, "spec.model.endpoint.apiKeySecretRef") if found else None
-        return Endpoint(url=asked.model_url, model=name, api_key=key)
-    if found is None:
-        field = "serve" if model.serve else "serverRef"
-        raise InvalidManifestError((Fault(f"spec.model.{field}", "needs a cluster; give --model-url URL instead"),))
-    ca = found.ca_config_map_ref
-    return Endpoint(
-        url=found.url,
-        model=name,
-        api_key=manifest.secret(found.api_key_secret_ref, "spec.model.endpoint.apiKeySecretRef"),
-        ca_pem=manifest.config(ca, asked.config_dir, "spec.model.endpoint.caConfigMapRef") if ca else None,
-        insecure=found.insecure,
-    )
-
-
-def _need_linux(asked: Asked) -> None:
-    if not asked.verifier_urls and platform.system() != "Linux":
-        system = platform.system()
-        fault = Fault("spec.verifiers.serve", f"needs Linux, this is {system}; give --verifier-url URL")
-        raise InvalidManifestError((fault,))
-
-
-def _options(search: KernelSearch) -> Options:
-    spec = search.spec
-    return Options(
-        custom_kernel=CustomKernel(spec.kernel.custom_kernel.lower()),
-        torch_ops=TorchOps(spec.kernel.torch_ops.lower()),
-        baselines=spec.baselines,
-    )
-
-
-def _sampling(search: KernelSearch) -> Sampling:
-    asked = search.spec.model.sampling
-    return Sampling(temperature=float(asked.temperature), top_p=float(asked.top_p), max_tokens=asked.max_tokens)
-
-
-def _hardware(found: Capabilities) -> Hardware:
-    lane = found.lanes[0] if found.lanes else None
-    facts: dict[str, Any] = dict(lane.facts) if lane else {}
-    name = lane.name if lane else ""
-    return Hardware(lane.device if lane else "cpu", name, facts, found.emulated_languages)
+        click.echo(text)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends

@@ -1,0 +1,76 @@
+"""What will be run: the command line and the manifest, settled before anything is started."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernelsearch.api.kernelsearch import KernelSearch
+from kernelsearch.api.validation import Fault, InvalidManifestError
+from kernelsearch.cli import manifest, substitutes, wiring
+from kernelsearch.cli.substitutes import Substitutes
+from kernelsearch.clients.model import Endpoint
+from kernelsearch.report import best
+from kernelsearch.search import ports
+from kernelverify_api.request import Problem
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command line."""
+
+    path: str
+    out: Path | None = None
+    fresh: bool = False
+    as_json: bool = False
+    deadline: int | None = None
+    model_name: str | None = None
+    model_url: str | None = None
+    verifier_urls: tuple[str, ...] = ()
+    config_dir: Path | None = None
+
+    @property
+    def substitutes(self) -> Substitutes:
+        """What the user gave for what only a cluster has."""
+        return Substitutes(self.config_dir, self.model_url, self.model_name, self.verifier_urls, os.environ)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be run: everything that the manifest and the command line settle."""
+
+    search: KernelSearch
+    text: str
+    problem: Problem
+    endpoint: Endpoint
+    verifier_urls: tuple[str, ...]
+    budget: ports.LiveSpec
+
+    @property
+    def name(self) -> str:
+        """Of the search."""
+        return self.search.metadata.name
+
+    @property
+    def origin(self) -> best.Origin:
+        """For the best kernel's folder."""
+        asked = wiring.options(self.search)
+        dtype = f"--dtype {self.problem.dtype} " if self.problem.dtype else ""
+        how = f"{dtype}--custom-kernel {asked.custom_kernel.value} --torch-ops {asked.torch_ops.value}"
+        return best.Origin(self.name, self.problem.source, how)
+
+
+def settle(asked: Asked) -> Plan:
+    """Raises InvalidManifestError with the field and the flag that would help."""
+    search, text = manifest.load(asked.path)
+    given = asked.substitutes
+    for field in ("suspend", "stop"):
+        if getattr(search.spec, field):
+            raise InvalidManifestError(Fault(f"spec.{field}", "is true, so that nothing would run; write false"))
+    urls = substitutes.verifier_urls(search, given)
+    if not urls and sys.platform != "linux":
+        message = f"starts a verifier, which needs Linux (this is {sys.platform}); give --verifier-url URL of one"
+        raise InvalidManifestError(Fault("spec.verifiers.serve", message))
+    problem = wiring.problem(search, substitutes.reference(search.spec.problem, given))
+    endpoint = substitutes.endpoint(search, given)
+    return Plan(search, text, problem, endpoint, urls, wiring.live_spec(search, asked.deadline))
