@@ -33,7 +33,6 @@ class Part(BaseModel):
         strict=True,
         extra="forbid",
         alias_generator=to_camel,
-        validate_by_name=True,
         use_attribute_docstrings=True,
         serialize_by_alias=True,
     )

@@ -98,7 +98,14 @@ def _of_another_kind(data: Mapping[Any, Any]) -> Iterator[Fault]:
 
 
 def _told(error: ValidationError) -> list[Fault]:
-    return [Fault(_written(each["loc"]), _sentence(each)) for each in error.errors(include_url=False)]
+    """All faults but those of a list that is too short only because its elements are at fault."""
+    found = error.errors(include_url=False)
+    inner = {each["loc"][:-1] for each in found if each["loc"]}
+    return [
+        Fault(_written(each["loc"]), _sentence(each))
+        for each in found
+        if each["type"] != "too_short" or each["loc"] not in inner
+    ]
 
 
 def _written(path: Path) -> str:

@@ -24,10 +24,13 @@ from kernelsearch.search.config import SearchConfig
 from kernelsearch.search.ports import ModelUnavailableError, UnusableProblemError
 from kernelverify_api.report import AuditReport
 from kernelverify_api.request import Problem
+from kernelverify_api.service import Capabilities
 
 MODEL_SECONDS = 15.0
 """For a model server that is just being started beside us; a missing one is told soon."""
 VERIFIER_SECONDS = 20.0
+LANE_SECONDS, LANE_TRIES = 60.0, 120
+"""For a lane of the verifier to import torch."""
 Say = Callable[[str], None]
 
 
@@ -55,13 +58,22 @@ async def prepare(
         wiring.check_baselines(search, able)
         model, told = await _who(endpoint, clock)
         audit = await _audit(verifier, problem, until, audit_file, say)
-        # Asked again: only now is it sure that a lane is up and knows its device.
-        able = await verifier.capabilities(until)
+        able = await _awake(verifier, until)
     unsound = wiring.degenerate(audit)
     config = wiring.config(search, problem, languages.allowed, able, model, unsound)
     warning = f"UNSOUND PROBLEM: {untrusted.line(unsound['evidence'], 300)}" if unsound else ""
     notes = (warning, languages.note, told, *wiring.not_used_here(search))
     return Ready(config, history.label(model), tuple(filter(None, notes)))
+
+
+async def _awake(verifier: VerifierClient, until: float) -> Capabilities:
+    """What it can do once a lane is up: only then does it know its device. One that never wakes is the loop's trouble."""
+    for _ in range(LANE_TRIES):
+        able = await verifier.capabilities(until)
+        if any(lane.ready for lane in able.lanes):
+            break
+        await asyncio.sleep(LANE_SECONDS / LANE_TRIES)
+    return able
 
 
 async def _who(endpoint: Endpoint, clock: local.MonotonicClock) -> tuple[str, str]:
