@@ -30,6 +30,10 @@ def main() -> None:
 )
 @click.option("--model", "model_name", metavar="NAME", help="Instead of spec.model.name.")
 @click.option("--model-url", metavar="URL", help="OpenAI-compatible API, instead of the endpoint, serverRef or serve.")
+@click.option("--replay", type=FILE, metavar="SCRIPT", help="Written answers in place of a model; docs/replay.md.")
+@click.option(
+    "--replay-speed", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Divides its delays. [1]"
+)
 @click.option(
     "--verifier-url", "verifier_urls", multiple=True, metavar="URL", help="A running verifier; may be repeated."
 )
@@ -38,7 +42,8 @@ def run(path: str, **options: object) -> None:
     """Run a search on this machine, or go on with one.
 
     The manifest is the cluster's own; a Secret's key is read from the environment variable
-    KERNELSEARCH_SECRET_<NAME>_<KEY>. Ctrl-C ends the search and keeps what was found; a second one ends it at once.
+    KERNELSEARCH_SECRET_<NAME>_<KEY>, the API key of a --model-url from KERNELSEARCH_SECRET_MODEL_API_KEY when the
+    manifest names none. Ctrl-C ends the search and keeps what was found; a second one ends it at once.
 
     Exit code: 0 a correct kernel was found, 1 none was, 2 invalid manifest, problem or usage, 3 infrastructure failed.
     """

@@ -10,6 +10,8 @@ from kernelsearch.api.validation import Fault, InvalidManifestError
 from kernelsearch.cli import manifest, substitutes, wiring
 from kernelsearch.cli.substitutes import Substitutes
 from kernelsearch.clients.model import Endpoint
+from kernelsearch.replay.script import Script, ScriptError
+from kernelsearch.replay.script import load as load_script
 from kernelsearch.report import best
 from kernelsearch.search import ports
 from kernelverify_api.request import Problem
@@ -26,6 +28,8 @@ class Asked:
     deadline: int | None = None
     model_name: str | None = None
     model_url: str | None = None
+    replay: Path | None = None
+    replay_speed: float = 1.0
     verifier_urls: tuple[str, ...] = ()
     config_dir: Path | None = None
 
@@ -43,6 +47,9 @@ class Plan:
     text: str
     problem: Problem
     endpoint: Endpoint
+    """Of the model; of a replay it is known once the replay listens."""
+    script: Script | None
+    """Written answers, to be served in place of a model."""
     verifier_urls: tuple[str, ...]
     budget: ports.LiveSpec
 
@@ -72,5 +79,19 @@ def settle(asked: Asked) -> Plan:
         message = f"starts a verifier, which needs Linux (this is {sys.platform}); give --verifier-url URL of one"
         raise InvalidManifestError(Fault("spec.verifiers.serve", message))
     problem = wiring.problem(search, substitutes.reference(search.spec.problem, given))
-    endpoint = substitutes.endpoint(search, given)
-    return Plan(search, text, problem, endpoint, urls, wiring.live_spec(search, asked.deadline))
+    script = _script(asked)
+    endpoint = (
+        substitutes.endpoint(search, given) if script is None else Endpoint("http://replay.invalid", script.label)
+    )
+    return Plan(search, text, problem, endpoint, script, urls, wiring.live_spec(search, asked.deadline))
+
+
+def _script(asked: Asked) -> Script | None:
+    if asked.replay is None:
+        return None
+    if asked.model_url is not None:
+        raise InvalidManifestError(Fault("--replay", "is given beside --model-url; give one of them"))
+    try:
+        return load_script(asked.replay)
+    except ScriptError as error:
+        raise InvalidManifestError(Fault("--replay", str(error))) from error

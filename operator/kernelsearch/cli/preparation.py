@@ -67,7 +67,7 @@ async def prepare(
 
 
 async def _awake(verifier: VerifierClient, until: float) -> Capabilities:
-    """What it can do once a lane is up: only then does it know its device. One that never wakes is the loop's trouble."""
+    """What it can do once a lane is up, which alone knows its device. One that never wakes is the loop's trouble."""
     for _ in range(LANE_TRIES):
         able = await verifier.capabilities(until)
         if any(lane.ready for lane in able.lanes):

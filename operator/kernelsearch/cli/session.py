@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -22,8 +23,9 @@ from kernelsearch.cli.folder import BestKept, Folder, FolderBusyError, FolderUnu
 from kernelsearch.cli.interrupt import Interrupt
 from kernelsearch.cli.plan import Asked, Plan
 from kernelsearch.cli.preparation import Ready
-from kernelsearch.clients.model import ModelClient
+from kernelsearch.clients.model import Endpoint, ModelClient
 from kernelsearch.clients.verifier import VerifierClient
+from kernelsearch.replay import server
 from kernelsearch.report import best, history, page, table
 from kernelsearch.search import archive, checkpoint, loop, ports
 from kernelsearch.search.checkpoint import Checkpoint, UnusableCheckpointError
@@ -134,9 +136,8 @@ class Session:
         self._keep_best(state)
         async with AsyncExitStack() as stack:
             urls = settled.verifier_urls or (await self._own_verifier(stack, screen),)
-            ready = await preparation.prepare(
-                settled.search, settled.problem, settled.endpoint, urls, folder.audit, screen.say
-            )
+            endpoint = await self._endpoint(stack)
+            ready = await preparation.prepare(settled.search, settled.problem, endpoint, urls, folder.audit, screen.say)
             self._introduce(ready, screen)
             status = StatusFile(folder.status, settled.budget)
             clock.start()
@@ -145,7 +146,7 @@ class Session:
             sampling = wiring.sampling(settled.search)
             return await loop.run(
                 ready.config,
-                proposer=await stack.enter_async_context(ModelClient(settled.endpoint, clock, sampling=sampling)),
+                proposer=await stack.enter_async_context(ModelClient(endpoint, clock, sampling=sampling)),
                 verifier=await stack.enter_async_context(
                     VerifierClient(urls, settled.problem, clock, options=options, client=settled.name)
                 ),
@@ -155,6 +156,14 @@ class Session:
                 clock=clock,
                 observer=screen,
             )
+
+    async def _endpoint(self, stack: AsyncExitStack) -> Endpoint:
+        """The model's; a replay is served from this process."""
+        if self._plan.script is None:
+            return self._plan.endpoint
+        settings = server.Settings(port=0, speed=self._asked.replay_speed)
+        url = await stack.enter_async_context(server.serving(self._plan.script, settings))
+        return replace(self._plan.endpoint, url=url)
 
     async def _own_verifier(self, stack: AsyncExitStack, screen: Screen) -> str:
         serve = self._plan.search.spec.verifiers.serve
