@@ -1,13 +1,15 @@
 """Reads a manifest's data as a KernelSearch, or says for each fault: field, value, what to write instead."""
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kernelsearch.api.kernelsearch import ONE_OF, KernelSearch
+from kernelsearch.api.kernelsearch import KernelSearch
+from kernelsearch.api.part import IN_WORDS
 
 ROOT = ("apiVersion", "kind", "metadata", "spec", "status")
 
@@ -35,9 +37,10 @@ def read(data: object) -> KernelSearch:
     """The object, or InvalidManifestError with every fault found."""
     if not isinstance(data, Mapping):
         raise InvalidManifestError((Fault("(document)", f"is {_show(data)}; write a KernelSearch object"),))
-    faults = list(_kind(data)) + list(_exactly_one(data))
+    faults = list(_kind(data))
     try:
-        found = KernelSearch.model_validate(data)
+        # through JSON, as an API server sees it: dates become text, and nothing is coerced
+        found = KernelSearch.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         faults += [_fault(each) for each in error.errors()]
         raise InvalidManifestError(_once(faults)) from error
@@ -56,18 +59,6 @@ def _kind(data: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault(field, f"is {_show(data.get(field))}; write {want}")
 
 
-def _exactly_one(data: Mapping[str, Any]) -> Iterator[Fault]:
-    spec = data.get("spec")
-    for field, choices in ONE_OF.items():
-        part = spec.get(field) if isinstance(spec, Mapping) else None
-        if not isinstance(part, Mapping):
-            continue
-        given = [c for c in choices if part.get(c) is not None]
-        if len(given) != 1:
-            what = "none is given" if not given else f"{' and '.join(given)} are given"
-            yield Fault(f"spec.{field}", f"{what}; write exactly one of {', '.join(choices)}")
-
-
 def _fault(error: Any) -> Fault:  # noqa: C901, PLR0911 - one case a kind of error
     """Pydantic's finding in the words of a manifest's author."""
     path = [str(part) for part in error["loc"]]
@@ -82,7 +73,10 @@ def _fault(error: Any) -> Fault:  # noqa: C901, PLR0911 - one case a kind of err
         case "literal_error" | "enum":
             return Fault(field, f"is {value}; write one of {context.get('expected')}")
         case "string_pattern_mismatch":
-            return Fault(field, f"is {value}; {_pattern(path[-1], context.get('pattern'))}")
+            pattern = str(context.get("pattern"))
+            return Fault(field, f"is {value}; write {IN_WORDS.get(pattern, f'text that matches {pattern}')}")
+        case "value_error":
+            return Fault(field, str(context.get("error", error["msg"])))
         case "greater_than_equal" | "less_than_equal":
             bound = context.get("ge", context.get("le"))
             side = "at least" if "ge" in context else "at most"
@@ -100,17 +94,6 @@ def _fault(error: Any) -> Fault:  # noqa: C901, PLR0911 - one case a kind of err
         case "too_short" | "string_too_short":
             return Fault(field, f"is empty; at least {context.get('min_length')} is needed")
     return Fault(field, f"is {value}; {error['msg']}")
-
-
-def _pattern(name: str, pattern: object) -> str:
-    known = {
-        "name": "write lower-case letters, digits and '-', beginning with a letter",
-        "url": "write scheme and host, such as http://HOST:PORT/v1",
-    }
-    if name in known:
-        return known[name]
-    number = 'write a number in quotes, such as "0.6"'
-    return number if pattern and "0-9]{1,6}" in str(pattern) else f"it must match {pattern}"
 
 
 def _unknown(path: list[str]) -> str:

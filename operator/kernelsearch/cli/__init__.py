@@ -11,7 +11,6 @@ from kernelsearch.api import crd
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-CRDS = {"kernelsearches.yaml": crd.kernel_search}
 HEADER = "# Generated from operator/kernelsearch/api by `kernelsearch crd`. Do not edit.\n"
 
 
@@ -26,6 +25,8 @@ def main() -> None:
 @click.option("--out", type=FOLDER, default=None, help="Where everything goes; the same folder resumes. [runs/NAME]")
 @click.option("--model-url", default="", help="An OpenAI-compatible API, instead of the manifest's.")
 @click.option("--model", default="", help="The model's name, instead of the manifest's.")
+@click.option("--replay", type=FILE, default=None, help="Written answers in place of a model; see docs/replay.md.")
+@click.option("--replay-speed", default=1.0, help="How much faster than a real server the replay answers.")
 @click.option("--verifier-url", "verifier_urls", multiple=True, help="A running verifier; repeat for several.")
 @click.option("--config-dir", type=FOLDER, default=None, help="Files that stand for ConfigMaps: DIR/NAME/KEY.")
 @click.option("--deadline", type=click.IntRange(5), default=None, help="Seconds, instead of the manifest's.")
@@ -59,8 +60,8 @@ def report(folder: Path, html: Path | None) -> None:
 def crd_(check: bool, folder: Path) -> None:
     """Write the custom resource definitions."""
     stale = []
-    for name, make in CRDS.items():
-        text = HEADER + yaml.safe_dump(make(), sort_keys=False, allow_unicode=True, width=120)
+    for name, made in crd.definitions().items():
+        text = HEADER + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120)
         place = folder / name
         if check and (not place.exists() or place.read_text(encoding="utf-8") != text):
             stale.append(str(place))
@@ -89,7 +90,3 @@ def replay_model(script: Path, host: str, port: int, speed: float, faults: tuple
     except (ValueError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -26,6 +26,10 @@ class MonotonicClock:
     def __init__(self, used: float = 0.0) -> None:
         self._zero = time.monotonic() - used
 
+    def restart(self, used: float) -> None:
+        """Everything is ready: from here on the search's time runs."""
+        self._zero = time.monotonic() - used
+
     def now(self) -> float:
         return time.monotonic() - self._zero
 

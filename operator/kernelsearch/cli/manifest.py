@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 from kernelsearch.api import validation
-from kernelsearch.api.kernelsearch import KernelSearch, KeyRef
+from kernelsearch.api.kernelsearch import KernelSearch
+from kernelsearch.api.problem import Tf32
+from kernelsearch.api.references import KeyRef
 from kernelsearch.api.validation import Fault, InvalidManifestError
 from kernelverify_api.request import Problem
 
@@ -55,7 +57,7 @@ def problem(search: KernelSearch, config_dir: Path | None) -> Problem:
         source=_reference(search, config_dir),
         name=search.metadata.name,
         dtype=asked.dtype.value if asked.dtype else None,
-        allow_tf32=asked.tf32 == "Allowed",
+        allow_tf32=asked.tf32 is Tf32.ALLOWED,
     )
 
 

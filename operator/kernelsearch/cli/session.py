@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from rich.console import Console
 
 from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.validation import Fault, InvalidManifestError
+from kernelsearch.api.verifiers import Device
 from kernelsearch.cli import display, local, manifest
 from kernelsearch.clients.model import Endpoint, ModelClient, Sampling
 from kernelsearch.clients.verifier import VerifierClient
+from kernelsearch.replay import script, server
 from kernelsearch.report import page
 from kernelsearch.search import archive, checkpoint, loop, ports
 from kernelsearch.search.config import Hardware, SearchConfig
@@ -40,6 +42,8 @@ class Asked:
     out: Path | None = None
     model_url: str = ""
     model: str = ""
+    replay: Path | None = None
+    replay_speed: float = 1.0
     verifier_urls: tuple[str, ...] = ()
     config_dir: Path | None = None
     deadline: int | None = None
@@ -83,8 +87,7 @@ async def _run(asked: Asked, search: KernelSearch) -> int:
             page.write(out, out / "report.html")
             return SOLVED if _has_best(out) else UNSOLVED
         shutil.copyfile(asked.manifest, out / "search.yaml")
-        clock = local.MonotonicClock(checkpoint.seconds_used(kept))
-        return await _Session(asked, search, problem, endpoint, out, journal, clock).run()
+        return await _Session(asked, search, problem, endpoint, out, journal, checkpoint.seconds_used(kept)).run()
 
 
 class _Session:
@@ -98,10 +101,11 @@ class _Session:
         endpoint: Endpoint,
         out: Path,
         journal: Journal,
-        clock: local.MonotonicClock,
+        used: float,
     ) -> None:
         self._asked, self._search, self._problem, self._endpoint = asked, search, problem, endpoint
-        self._out, self._journal, self._clock = out, journal, clock
+        self._out, self._journal, self._used = out, journal, used
+        self._clock = local.MonotonicClock()
         budget = search.spec.budget
         target = budget.target_speedup
         self._live = ports.LiveSpec(
@@ -115,6 +119,7 @@ class _Session:
 
     async def run(self) -> int:
         async with AsyncExitStack() as stack:
+            await self._replay(stack)
             urls = await self._verifiers(stack)
             judge = await stack.enter_async_context(
                 VerifierClient(urls, self._problem, self._clock, options=_options(self._search))
@@ -125,6 +130,7 @@ class _Session:
             config = await self._config(judge)
             observer = self._observer(stack)
             _stop_on_interrupt(self._folder)
+            self._clock.restart(self._used)
             outcome = await loop.run(
                 config,
                 proposer=model,
@@ -137,6 +143,15 @@ class _Session:
             )
         return self._conclude(outcome)
 
+    async def _replay(self, stack: AsyncExitStack) -> None:
+        """Written answers in place of a model, served from this process."""
+        if self._asked.replay is None:
+            return
+        settings = server.Settings(host="127.0.0.1", port=0, speed=self._asked.replay_speed)
+        url = await stack.enter_async_context(server.serving(script.load(self._asked.replay), settings))
+        self._endpoint = replace(self._endpoint, url=url)
+        self._say(f"{label(self._endpoint.model)}")
+
     async def _verifiers(self, stack: AsyncExitStack) -> list[str]:
         if self._asked.verifier_urls:
             return list(self._asked.verifier_urls)
@@ -145,7 +160,7 @@ class _Session:
             raise InvalidManifestError(
                 (Fault("spec.verifiers.poolRef", "names a pool of a cluster; give --verifier-url URL instead"),)
             )
-        if serve.device != "cpu":
+        if serve.device is not Device.CPU:
             raise InvalidManifestError(
                 (Fault("spec.verifiers.serve.device", "is cuda; a verifier started here has a CPU lane: write cpu"),)
             )
@@ -168,11 +183,11 @@ class _Session:
             languages=tuple(Language(each.value) for each in spec.kernel.languages),
             hardware=_hardware(await judge.capabilities(until)),
             model=self._endpoint.model,
-            custom_kernel=CustomKernel(spec.kernel.custom_kernel.lower()),
-            torch_ops=TorchOps(spec.kernel.torch_ops.lower()),
+            custom_kernel=CustomKernel(spec.kernel.custom_kernel.value.lower()),
+            torch_ops=TorchOps(spec.kernel.torch_ops.value.lower()),
             baselines=spec.baselines,
             chains=spec.search.chains,
-            strategy=spec.search.strategy,
+            strategy=spec.search.strategy.value,
             seed=spec.search.seed,
             initial_prompt=spec.search.initial_prompt,
             degenerate=degenerate,
@@ -238,6 +253,8 @@ def _has_best(out: Path) -> bool:
 def _endpoint(asked: Asked, search: KernelSearch) -> Endpoint:
     model, name = search.spec.model, asked.model or search.spec.model.name
     found = model.endpoint
+    if asked.replay is not None:
+        return Endpoint(url="http://replay.invalid/v1", model=script.load(asked.replay).label)
     if asked.model_url:
         key = manifest.secret(found.api_key_secret_ref, "spec.model.endpoint.apiKeySecretRef") if found else None
         return Endpoint(url=asked.model_url, model=name, api_key=key)
@@ -264,8 +281,8 @@ def _need_linux(asked: Asked) -> None:
 def _options(search: KernelSearch) -> Options:
     spec = search.spec
     return Options(
-        custom_kernel=CustomKernel(spec.kernel.custom_kernel.lower()),
-        torch_ops=TorchOps(spec.kernel.torch_ops.lower()),
+        custom_kernel=CustomKernel(spec.kernel.custom_kernel.value.lower()),
+        torch_ops=TorchOps(spec.kernel.torch_ops.value.lower()),
         baselines=spec.baselines,
     )
 
