@@ -15,7 +15,7 @@ setup: .venv/.ready ## .venv with everything, pinned by version and hash; instan
 	test -x $(BIN)/python || $(PY) -m venv .venv
 	awk '/^uv==/{p=1} p{print; if ($$0 !~ /\\$$/) exit}' constraints.txt > .venv/uv.txt
 	$(BIN)/pip install --quiet --require-hashes -r .venv/uv.txt
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes --no-deps -r constraints.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --require-hashes --no-deps -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -28,6 +28,13 @@ lint: setup ## ruff, mypy strict, import rules
 	ruff format --check .
 	mypy
 	lint-imports
+
+demo: setup ## a whole search on this machine; MODEL_URL=... MODEL=... asks a real endpoint instead of the replay
+ifdef MODEL_URL
+	kernelsearch run -f examples/quickstart.yaml --fresh --out runs/demo --model-url $(MODEL_URL) $(if $(MODEL),--model $(MODEL))
+else
+	kernelsearch run -f examples/quickstart.yaml --fresh --out runs/demo --replay examples/replay/quickstart.yaml --replay-speed 20
+endif
 
 test: setup ## every tier that this machine can run
 	pytest tests

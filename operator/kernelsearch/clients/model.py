@@ -286,7 +286,7 @@ def _trusted(endpoint: Endpoint) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cadata=endpoint.ca_pem)
     except (ssl.SSLError, ValueError) as error:
         raise ValueError(
-            f"the certificates to trust cannot be read ({error}): spec.model.endpoint.caConfigMapRef must hold PEM text, "
+            f"the certificates to trust cannot be read ({error}): caConfigMapRef must hold PEM text, "
             "-----BEGIN CERTIFICATE----- and so on"
         ) from error
 

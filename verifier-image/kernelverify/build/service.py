@@ -99,6 +99,7 @@ class Builder:
         digest = hashlib.sha256(" ".join([tools.identity, toolchain.STANDARD, *chosen]).encode()).hexdigest()
         ready = self._cache / "headers" / digest
         if (ready / f"{HEADER}.gch").exists():
+            os.utime(ready)
             return ready
         with _Workshop() as shop:
             made = shop.folder / "extension.gch"

@@ -9,9 +9,8 @@ stop
 import argparse
 import os
 import signal
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kernelverify import ipc, sandbox
 from kernelverify.host.candidate import BuildWanted, HostError
@@ -78,7 +77,7 @@ def _processor() -> str:
     return "unknown"
 
 
-def main() -> int:
+def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="kernelverify.host")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -91,8 +90,8 @@ def main() -> int:
         serve(ipc.Channel.from_fd(arguments.fd, LIMIT), referee)
     finally:
         referee.close()
-    return 0
+    os._exit(0)  # triton's bindings otherwise list every object that they did not free
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,16 @@
+# expect: get_init_inputs() returned int
+# expect: return a list
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+def get_inputs():
+    return [torch.randn(8, 8)]
+
+
+def get_init_inputs():
+    return 8

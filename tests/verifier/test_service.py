@@ -1,0 +1,117 @@
+"""The HTTP service with a real referee behind it."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from aiohttp import ClientSession
+from aiohttp.test_utils import TestClient, TestServer
+
+from kernelverify import app, settings
+from kernelverify.jobs import Jobs
+
+MODEL = """\
+import torch
+
+
+class {name}(torch.nn.Module):
+    def forward(self, x):
+        {body}
+"""
+INPUTS = """
+
+def get_inputs():
+    return [torch.randn(64)]
+"""
+TORCH = MODEL.format(name="ModelNew", body="return x + 1")
+HANG = MODEL.format(name="ModelNew", body="while True: pass")
+PROBLEM = {"source": MODEL.format(name="Model", body="return x + 1") + INPUTS}
+
+
+@pytest.fixture
+async def client(tmp_path):
+    jobs = Jobs(settings.read({"KERNELVERIFY_CACHE": str(tmp_path)}))
+    await jobs.start()
+    async with TestClient(TestServer(app.make(jobs))) as client:
+        yield client
+    await jobs.close()
+
+
+async def _submit(client: TestClient[object, object] | ClientSession, source: str, **more: object) -> str:
+    body = {"problem": PROBLEM, "source": source, "options": {"custom_kernel": "optional", "fresh": True}, **more}
+    async with client.post("/v1/evaluations", json=body) as response:
+        assert response.status == 202, await response.text()
+        return (await response.json())["id"]
+
+
+async def _finished(client, identity: str) -> dict:
+    for _ in range(20):
+        async with client.get(f"/v1/evaluations/{identity}?wait=30") as response:
+            state = await response.json()
+        if state["report"] or state["error"]:
+            return state
+    raise AssertionError(state)
+
+
+@pytest.mark.needs("linux")
+async def test_a_right_answer_is_correct(client):
+    state = await _finished(client, await _submit(client, TORCH))
+
+    assert state["report"]["status"] == "correct"
+    assert state["report"]["integrity"]["sandbox"]["seccomp"] == "on"
+
+
+@pytest.mark.needs("linux")
+async def test_health_and_cancel_answer_while_a_candidate_hangs(client):
+    identity = await _submit(client, HANG)
+    await asyncio.sleep(15)
+
+    async with client.get("/healthz") as response:
+        assert response.status == 200
+    async with client.delete(f"/v1/evaluations/{identity}") as response:
+        assert (await response.json())["report"]["status"] == "cancelled"
+    state = await _finished(client, await _submit(client, TORCH))
+    assert state["report"]["status"] == "correct"
+
+
+@pytest.mark.needs("linux")
+async def test_a_killed_referee_costs_the_candidate_nothing(client):
+    jobs = client.app[app.JOBS]
+    identity = await _submit(client, TORCH)
+    while jobs.lanes[0]._process is None:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
+    os.kill(jobs.lanes[0]._process.pid, signal.SIGKILL)
+
+    state = await _finished(client, identity)
+
+    assert state["report"]["status"] == "correct"
+
+
+@pytest.mark.needs("linux")
+async def test_a_bad_problem_names_its_line(client):
+    state = await _finished(client, await _submit(client, TORCH, problem={"source": "import torch\nclass Model(:\n"}))
+
+    assert state["stage"] == "failed"
+    assert state["error"]["field"] == "problem.source:2"
+
+
+async def test_a_bad_request_names_its_field(client):
+    async with client.post("/v1/evaluations", json={"problem": PROBLEM, "source": TORCH, "optoins": {}}) as response:
+        assert response.status == 422
+        assert (await response.json())["field"] == "optoins"
+
+
+async def test_an_unknown_job_is_not_found(client):
+    async with client.get("/v1/evaluations/absent") as response:
+        assert response.status == 404
+
+
+async def test_metrics_parse(client):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    async with client.get("/metrics") as response:
+        families = {f.name for f in text_string_to_metric_families(await response.text())}
+
+    assert "kernelsearch_verifier_queue_length" in families
