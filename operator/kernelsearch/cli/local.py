@@ -27,7 +27,9 @@ END_SECONDS = 10.0
 RESTART_SECONDS = (1.0, 30.0)
 """Before the first restart, and at most; doubled in between while it does not stay up."""
 STAYED_UP_SECONDS = 60.0
+LOOK_SECONDS = 0.05
 LARGEST_LOG = 8 << 20
+"""Bytes; a longer one is begun anew by the next run."""
 GREETING = "listening on "
 PR_SET_PDEATHSIG = 1
 USAGE = 2
@@ -69,21 +71,21 @@ class LocalVerifier:
     first_delay: float = RESTART_SECONDS[0]
     url: str = ""
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list, init=False)
+    _supervisor: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def start(self) -> str:
         """Its URL, once it listens. Raises InfrastructureError or VerifierUsageError."""
         if self.log.exists() and self.log.stat().st_size > LARGEST_LOG:
             self.log.unlink()
         self.url = await self._launch(0)
-        self._tasks.append(asyncio.create_task(self._supervise(), name="supervisor of the verifier"))
+        self._supervisor = asyncio.create_task(self._supervise(), name="supervisor of the verifier")
         return self.url
 
     async def stop(self, patience: float = END_SECONDS) -> None:
         """End it in order, or by force when that takes too long."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
         if self._process is not None:
             await _end(self._process, patience)
 
@@ -104,12 +106,9 @@ class LocalVerifier:
 
     async def _launch(self, port: int) -> str:
         with self.log.open("ab") as log:
-            self._process = process = await _spawn([*self.command, "--port", str(port)], log)
-        url = await _greeting(process, self.log)
-        if process.stdout is not None:
-            self._tasks = [task for task in self._tasks if not task.done()]
-            self._tasks.append(asyncio.create_task(_drain(process.stdout, self.log)))
-        return url
+            begin = log.tell()
+            self._process = await _spawn([*self.command, "--port", str(port)], log)
+        return await _greeting(self._process, self.log, begin)
 
     def _sweep(self) -> None:
         """What a killed verifier left in its process group."""
@@ -148,7 +147,7 @@ async def _spawn(command: Sequence[str], log: IO[bytes]) -> asyncio.subprocess.P
         return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=log,
             stderr=log,
             preexec_fn=_dies_with(os.getpid()),
             start_new_session=True,  # a Ctrl-C at the terminal is for the search, which then ends its verifier in order
@@ -176,38 +175,40 @@ def _dies_with(parent: int) -> Callable[[], None]:
     return arrange
 
 
-async def _greeting(process: asyncio.subprocess.Process, log: Path) -> str:
-    """The URL of its first line."""
-    try:
-        line = await asyncio.wait_for(process.stdout.readline() if process.stdout else _nothing(), START_SECONDS)
-    except TimeoutError:
-        await _end(process, 0.0)
-        raise InfrastructureError(
-            f"the verifier did not listen within {START_SECONDS:.0f} s; its log is {log}"
-        ) from None
-    if line.startswith(GREETING.encode()):
-        return line.decode(errors="replace").removeprefix(GREETING).strip()
-    code = await _end(process, 1.0)
-    said = _last_words(log) or line.decode(errors="replace").strip() or "it said nothing"
+async def _greeting(process: asyncio.subprocess.Process, log: Path, begin: int) -> str:
+    """The URL that it writes to the log once it listens.
+
+    A file and not a pipe: it is there for people afterwards, and never full while nobody reads it.
+    """
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        ended = process.returncode
+        if url := _listening(log, begin):
+            return url
+        if ended is not None:
+            raise _never_listened(ended, log, begin)
+        await asyncio.sleep(LOOK_SECONDS)
+    await _end(process, 0.0)
+    raise InfrastructureError(f"the verifier did not listen within {START_SECONDS:.0f} s; its log is {log}")
+
+
+def _listening(log: Path, begin: int) -> str:
+    greetings = (line for line in _said(log, begin) if line.startswith(GREETING))
+    return next(greetings, "").removeprefix(GREETING).strip()
+
+
+def _never_listened(code: int, log: Path, begin: int) -> Exception:
+    words = next((line.strip()[:500] for line in reversed(_said(log, begin)) if line.strip()), "it said nothing")
     if code == USAGE:
-        raise VerifierUsageError(said)
-    raise InfrastructureError(f"the verifier {_ended(code)} before it listened: {said}; its log is {log}")
+        return VerifierUsageError(words)
+    return InfrastructureError(f"the verifier {_ended(code)} before it listened: {words}; its log is {log}")
 
 
-async def _nothing() -> bytes:
-    return b""
-
-
-async def _drain(stream: asyncio.StreamReader, log: Path) -> None:
-    """Keep its pipe empty; what it says goes to the log."""
-    while chunk := await stream.read(65536):
-        _append(log, chunk)
-
-
-def _append(log: Path, chunk: bytes) -> None:
-    if not log.exists() or log.stat().st_size < LARGEST_LOG:
-        with log.open("ab") as file:
-            file.write(chunk)
+def _said(log: Path, begin: int) -> list[str]:
+    """Whole lines of the log from there on."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        return [line.decode(errors="replace") for line in file.read(65536).splitlines(keepends=True) if b"\n" in line]
 
 
 async def _end(process: asyncio.subprocess.Process, patience: float) -> int:
@@ -229,10 +230,3 @@ def _ended(code: int) -> str:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:
         return f"was ended by signal {-code}"
-
-
-def _last_words(log: Path) -> str:
-    with suppress(OSError):
-        lines = log.read_bytes()[-4096:].decode(errors="replace").strip().splitlines()
-        return lines[-1][:500] if lines else ""
-    return ""
