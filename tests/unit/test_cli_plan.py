@@ -133,6 +133,21 @@ def test_urls_of_verifiers_win_over_what_the_manifest_says():
     assert substitutes.verifier_urls(search(), Substitutes()) == ()
 
 
+@pytest.mark.parametrize("url", ["there:80", "ftp://there", "http://"])
+def test_a_verifiers_url_that_is_none_is_told_by_its_flag(url):
+    with pytest.raises(InvalidManifestError, match=r"--verifier-url: is .*write it with scheme and host"):
+        substitutes.verifier_urls(search(), Substitutes(verifier_urls=(url,)))
+
+
+def test_certificates_that_are_none_are_told_by_their_field(tmp_path):
+    (tmp_path / "ca").mkdir()
+    (tmp_path / "ca" / "pem").write_text("trust me")
+    endpoint = {"url": "https://far/v1", "caConfigMapRef": {"name": "ca", "key": "pem"}}
+
+    with pytest.raises(InvalidManifestError, match=r"caConfigMapRef: holds no certificates in PEM"):
+        substitutes.endpoint(search(model=model(endpoint=endpoint)), Substitutes(config_dir=tmp_path))
+
+
 # ---- the mapping ----
 
 

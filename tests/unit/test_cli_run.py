@@ -286,7 +286,8 @@ def test_a_deadline_of_ones_own_ends_it(run, judge):
 
 @contextmanager
 def started(run: Run, *more: str) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-m", "kernelsearch.cli", *run.options("--json", *more)]
+    """As under `nohup`."""
+    command = ["nohup", sys.executable, "-m", "kernelsearch.cli", *run.options("--json", *more)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -346,6 +347,16 @@ def test_the_second_signal_ends_it_at_once(endless, judge):
         process.communicate(timeout=60)
 
     assert process.returncode in {1, 130}
+
+
+def test_a_signal_that_a_parent_ignored_stays_ignored(run):
+    with started(run) as process:
+        hear(process, "started")
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert run.status()["outcome"]["reason"] == "AttemptsExhausted"
 
 
 def test_a_reader_that_leaves_does_not_end_the_search(run):

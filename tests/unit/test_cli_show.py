@@ -8,6 +8,7 @@ from rich.console import Console
 
 from kernelsearch.cli import display, lines
 from kernelsearch.search import ports
+from kernelsearch.search.population import Attempt, Kind, Population, Verdict, count_infrastructure, remember
 from kernelsearch.search.ports import Service, Tokens
 from kernelverify_api.request import Level
 
@@ -167,6 +168,18 @@ def test_a_row_follows_its_chain():
 )
 def test_chain_step_verdict_speedup_tokens_and_the_best_are_shown(part):
     assert part in drawn(board(*of("started", "attempt_started", "attempt_finished", "best_improved")))
+
+
+def test_a_resumed_search_shows_what_it_knew():
+    figures = {"confirmed": True, "speedup": 2.0, "ci99": (1.9, 2.1), "baseline": "eager"}
+    attempt = Attempt(7, 0, Kind.FRESH, Verdict.CORRECT, 9.0, "", **figures)
+    made = board()
+
+    made.recall(remember(count_infrastructure(Population.of(1)), attempt, Tokens(10, 20)))
+    made.on(EVENTS["started"])
+
+    assert "best so far: attempt 7, 2.000x eager" in drawn(made)
+    assert "1 correct; 30 tokens" in drawn(made)
 
 
 def test_nothing_found_yet_is_said():

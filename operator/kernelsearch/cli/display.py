@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from rich import box
@@ -18,6 +18,7 @@ from rich.text import Text
 from kernelsearch.cli import lines
 from kernelsearch.report import table as tables
 from kernelsearch.search import ports, untrusted
+from kernelsearch.search.population import Population
 
 AROUND = 11
 """Lines of a terminal that are not rows of chains."""
@@ -51,13 +52,23 @@ class Board:
     best: str = "none yet"
     trouble: str = ""
 
+    def recall(self, known: Population) -> None:
+        """What an earlier process of this search had found."""
+        counts = {each.name: getattr(known.counters, each.name) for each in fields(known.counters)}
+        self.verdicts = Counter({name: count for name, count in counts.items() if count and name != "infrastructure"})
+        self.tokens = known.tokens.total
+        if known.best is not None:
+            best = known.best.as_best()
+            figure = lines.figure(best.speedup, best.ci99, best.baseline)
+            self.best = f"attempt {best.attempt}, {figure}"
+
     def on(self, event: ports.Event) -> None:
         """Take it in."""
         match event:
             case ports.Started():
                 self.rows = {chain: Row() for chain in range(event.chains)}
             case ports.BestImproved():
-                self.best = f"attempt {event.attempt}, {lines.figure_of(event)}"
+                self.best = f"attempt {event.attempt}, {lines.figure(event.speedup, event.ci99, event.baseline)}"
             case ports.Trouble():
                 self.trouble = lines.sentence(event)
             case ports.Ended():

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those of them that a parent ignored for us (`nohup`, a shell's `&`) stay ignored."""
 
 
 class Interrupt:
@@ -20,7 +21,8 @@ class Interrupt:
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        for number in SIGNALS:
+        self._heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in self._heard:
             self._loop.add_signal_handler(number, self.on_signal)
         return self
 
@@ -45,5 +47,5 @@ class Interrupt:
             self._task.cancel()
 
     def _restore(self) -> None:
-        for number in SIGNALS:
+        for number in self._heard:
             self._loop.remove_signal_handler(number)

@@ -112,12 +112,12 @@ def _of_attempt(
             base = f" of {event.base}" if event.base is not None else ""
             return f"asks for {event.step}{base}" + (f", {event.idea}" if event.idea else "")
         case ports.AttemptFinished():
-            figure = "" if event.speedup is None else f" {event.speedup:.3f}x"
-            return f"{event.verdict}{figure} after {event.seconds:.1f} s: {event.reason}"
+            times = "" if event.speedup is None else f" {event.speedup:.3f}x"
+            return f"{event.verdict}{times} after {event.seconds:.1f} s: {event.reason}"
         case ports.AttemptDropped():
             return f"dropped: {event.reason}"
         case ports.BestImproved():
-            return f"is the best so far, {figure_of(event)}"
+            return f"is the best so far, {figure(event.speedup, event.ci99, event.baseline)}"
 
 
 def _trouble(event: ports.Trouble) -> str:
@@ -125,12 +125,11 @@ def _trouble(event: ports.Trouble) -> str:
     return f"trouble with the {event.service.value}: {event.message}{retry}"
 
 
-def figure_of(event: ports.BestImproved) -> str:
+def figure(speedup: float | None, ci99: tuple[float, float] | None, baseline: str) -> str:
     """`1.234x eager (99 % interval 1.200 to 1.260)`."""
-    if event.speedup is None or event.ci99 is None:
+    if speedup is None or ci99 is None:
         return "right, not timed"
-    low, high = event.ci99
-    return f"{event.speedup:.3f}x {event.baseline} (99 % interval {low:.3f} to {high:.3f})"
+    return f"{speedup:.3f}x {baseline} (99 % interval {ci99[0]:.3f} to {ci99[1]:.3f})"
 
 
 def _snake(name: str) -> str:

@@ -119,9 +119,10 @@ class Session:
     def _screen(self, clock: ports.Clock) -> Screen:
         if self._asked.as_json:
             return lines.JsonLines(clock, _echo)
-        if not sys.stdout.isatty():
+        console = Console()
+        if not sys.stdout.isatty() or console.is_dumb_terminal:
             return lines.Plain(clock, _echo)
-        return display.Live(self._plan.name, self._plan.budget.deadline, clock, Console())
+        return display.Live(self._plan.name, self._plan.budget.deadline, clock, console)
 
     async def _search(
         self,
@@ -138,7 +139,7 @@ class Session:
             urls = settled.verifier_urls or (await self._own_verifier(stack, screen),)
             endpoint = await self._endpoint(stack)
             ready = await preparation.prepare(settled.search, settled.problem, endpoint, urls, folder.audit, screen.say)
-            self._introduce(ready, screen)
+            self._introduce(ready, state, screen)
             status = StatusFile(folder.status, settled.budget)
             clock.start()
             interrupt.ends_by(status.stop)
@@ -177,13 +178,15 @@ class Session:
             message = f"is {serve.device.value}, and the verifier of this machine refuses: {error}"
             raise InvalidManifestError(Fault("spec.verifiers.serve.device", message)) from error
 
-    def _introduce(self, ready: Ready, screen: Screen) -> None:
+    def _introduce(self, ready: Ready, state: Checkpoint | None, screen: Screen) -> None:
         device = ready.config.hardware
         screen.say(f"answers by {ready.model}; judged on {device.name or device.device} ({device.device})")
         for note in ready.notes:
             screen.say(f"note: {note}")
         if isinstance(screen, display.Live):
             screen.board.title = f"{self._plan.name} · {ready.model}"
+            if state is not None:
+                screen.board.recall(state.population)
 
     def _keep_best(self, state: Checkpoint | None) -> None:
         """A kill between checkpoint and archive may have left the folder of the best behind."""

@@ -11,9 +11,11 @@ What has no substitute is refused with the field and the flag that would help.
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.problem import KernelBench, Problem
@@ -62,7 +64,7 @@ def endpoint(search: KernelSearch, given: Substitutes) -> Endpoint:
     ref = model.endpoint.api_key_secret_ref
     key = _key(ref, "spec.model.endpoint.apiKeySecretRef", given.environment) if ref is not None else None
     ca = model.endpoint.ca_config_map_ref
-    pem = _of_config_map(ca, given.config_dir, "spec.model.endpoint.caConfigMapRef") if ca is not None else None
+    pem = _certificates(ca, given.config_dir) if ca is not None else None
     return _endpoint("spec.model.endpoint", model.endpoint.url, name, key, pem, model.endpoint.insecure)
 
 
@@ -75,6 +77,9 @@ def verifier_urls(search: KernelSearch, given: Substitutes) -> tuple[str, ...]:
             f"names the pool {pool.name!r}, which only a cluster has; give --verifier-url URL for it, "
             "or write serve: {device: cpu} to start a verifier here",
         )
+    for url in given.verifier_urls:
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise _refused("--verifier-url", f"is {url!r}; write it with scheme and host, as http://HOST:PORT")
     return given.verifier_urls
 
 
@@ -116,6 +121,18 @@ def _of_config_map(ref: KeyRef, folder: Path | None, field: str) -> str:
             f"give --config-dir DIR with its text in DIR/{ref.name}/{ref.key}",
         )
     return _read(folder / ref.name / ref.key, field, f"put the text of key {ref.key!r} there")
+
+
+def _certificates(ref: KeyRef, folder: Path | None) -> str:
+    field = "spec.model.endpoint.caConfigMapRef"
+    pem = _of_config_map(ref, folder, field)
+    try:
+        ssl.create_default_context(cadata=pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise _refused(
+            field, f"holds no certificates in PEM ({error}); write -----BEGIN CERTIFICATE----- ..."
+        ) from error
+    return pem
 
 
 def _of_kernel_bench(asked: KernelBench) -> str:
