@@ -218,7 +218,7 @@ def test_a_problem_that_cannot_be_read_is_exit_code_2_and_names_its_line(run, ju
     assert run() == 2
 
     err = capsys.readouterr().err
-    assert "search.yaml: spec.problem: problem.source:3: Model is missing; define class Model" in err
+    assert "search.yaml: spec.problem: line 3 of the reference: Model is missing; define class Model" in err
 
 
 def test_an_unsound_problem_is_told_recorded_and_searched_all_the_same(run, judge, capsys):

@@ -17,7 +17,9 @@ EVENTS: dict[str, ports.Event] = {
     "attempt_started": ports.AttemptStarted(3, 1, "repair", 2, "use blocks"),
     "tokens_so_far": ports.TokensSoFar(3, 1, 250),
     "verifying": ports.Verifying(3, 1, Level.FULL, "cpp"),
-    "attempt_finished": ports.AttemptFinished(3, 1, "repair", "correct", 1.5, Tokens(10, 300), 12.0, "correct, 1.5x"),
+    "attempt_finished": ports.AttemptFinished(
+        3, 1, "repair", "correct", 1.5, Tokens(10, 300), 12.0, "correct, 1.500x eager"
+    ),
     "attempt_dropped": ports.AttemptDropped(4, 0, "the search ended first"),
     "best_improved": ports.BestImproved(3, 1, 1.5, (1.4, 1.6), "eager", 12.0),
     "trouble": ports.Trouble(Service.MODEL, "HTTP 500", 1, 4.0),
@@ -48,7 +50,7 @@ class Clock:
         ("attempt_started", "attempt 3 (chain 1): asks for repair of 2, use blocks"),
         ("tokens_so_far", ""),
         ("verifying", ""),
-        ("attempt_finished", "attempt 3 (chain 1): correct 1.500x after 12.0 s: correct, 1.5x"),
+        ("attempt_finished", "attempt 3 (chain 1): correct after 12.0 s: 1.500x eager"),
         ("attempt_dropped", "attempt 4 (chain 0): dropped: the search ended first"),
         ("best_improved", "attempt 3 (chain 1): is the best so far, 1.500x eager (99 % interval 1.400 to 1.600)"),
         ("trouble", "trouble with the model: HTTP 500 (again in 4 s)"),
@@ -61,6 +63,12 @@ def test_an_event_is_a_sentence(event, words):
 
 def test_a_kernel_that_nothing_could_time_has_no_figure():
     assert "right, not timed" in lines.sentence(ports.BestImproved(1, 0, None, None, "", 1.0))
+
+
+def test_a_figure_that_the_summary_lacks_is_added():
+    suspicious = ports.AttemptFinished(3, 1, "fresh", "suspicious", 99.0, Tokens(), 2.0, "faster than memory")
+
+    assert lines.sentence(suspicious).endswith("suspicious 99.000x after 2.0 s: faster than memory")
 
 
 def test_a_resumed_search_goes_on():

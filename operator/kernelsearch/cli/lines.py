@@ -112,12 +112,19 @@ def _of_attempt(
             base = f" of {event.base}" if event.base is not None else ""
             return f"asks for {event.step}{base}" + (f", {event.idea}" if event.idea else "")
         case ports.AttemptFinished():
-            times = "" if event.speedup is None else f" {event.speedup:.3f}x"
-            return f"{event.verdict}{times} after {event.seconds:.1f} s: {event.reason}"
+            return _finished(event)
         case ports.AttemptDropped():
             return f"dropped: {event.reason}"
         case ports.BestImproved():
             return f"is the best so far, {figure(event.speedup, event.ci99, event.baseline)}"
+
+
+def _finished(event: ports.AttemptFinished) -> str:
+    """The verdict's own summary often begins with the verdict, and holds the figure: each is said once."""
+    reason = event.reason.removeprefix(f"{event.verdict}, ")
+    times = "" if event.speedup is None else f"{event.speedup:.3f}x"
+    figure = f" {times}" if times and times not in reason else ""
+    return f"{event.verdict}{figure} after {event.seconds:.1f} s: {reason}"
 
 
 def _trouble(event: ports.Trouble) -> str:

@@ -7,6 +7,7 @@ The search clock runs in the loop only.
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -74,11 +75,17 @@ def run(asked: Asked) -> int:
 def _explained(asked: Asked, error: Exception) -> str:
     match error:
         case ports.UnusableProblemError():
-            return f"{asked.path}: spec.problem: {error}"
+            # The verifier's name for it is `problem.source:LINE`.
+            words = re.sub(r"^problem\.source(?::(\d+))?: ", _of_the_reference, str(error))
+            return f"{asked.path}: spec.problem: {words}"
         case UnusableCheckpointError():
             return f"{error} (--fresh moves it aside and starts anew)"
         case _:
             return str(error)
+
+
+def _of_the_reference(match: re.Match[str]) -> str:
+    return f"line {match[1]} of the reference: " if match[1] else "the reference: "
 
 
 def _refused(code: int, *messages: str) -> int:
