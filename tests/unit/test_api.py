@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kernelsearch.api import part, validation
@@ -149,3 +151,48 @@ def test_the_runner_owns_no_field_of_the_operator():
 
 def test_every_counter_of_the_loop_has_its_field():
     assert {field.alias for field in Attempts.model_fields.values()} == facts().to_status()["attempts"].keys()
+
+
+# ---- whatever is written, the answer is words for its author ----
+
+WORDS = st.sampled_from(["spec", "model", "name", "inline", "endpoint", "url", "axes", "", "a.b", "\u202e", "x" * 70])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3), max_leaves=8
+)
+
+
+def faults(data: object) -> tuple[validation.Fault, ...]:
+    try:
+        validation.read(data)
+    except validation.InvalidManifestError as error:
+        return error.faults
+    return ()
+
+
+def places(node: object, path: tuple = ()) -> Iterator[tuple]:
+    yield path
+    for key, child in node.items() if isinstance(node, dict) else ():
+        yield from places(child, (*path, key))
+
+
+def replaced(node: dict, path: tuple, value: object) -> object:
+    if not path:
+        return value
+    head, *rest = path
+    return {**node, head: replaced(node[head], tuple(rest), value)}
+
+
+@given(path=st.sampled_from(list(places(search(budget={"maxTokens": 1}, search={}, kernel={})))), value=VALUES)
+def test_any_value_anywhere_is_read_or_refused_in_words(path, value):
+    whole = search(budget={"maxTokens": 1}, search={}, kernel={})
+
+    messages = [fault.message for fault in faults(replaced(whole, path, value))]
+
+    assert all(message and "Input should" not in message for message in messages)
+
+
+@given(value=VALUES)
+def test_a_value_in_a_message_is_short_and_on_one_line(value):
+    assert "\n" not in validation.shown(value)
+    assert len(validation.shown(value)) <= 500

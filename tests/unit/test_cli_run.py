@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -279,6 +280,33 @@ def test_a_deadline_of_ones_own_ends_it(run, judge):
 
     assert run("--deadline", "1") == 0
     assert run.status()["outcome"]["reason"] == "DeadlineReached"
+
+
+def test_on_a_terminal_it_is_shown_live_and_the_terminal_is_left_in_order(run):
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "kernelsearch.cli", *run.options()]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = everything(ours)
+    os.close(ours)
+
+    assert process.returncode == 0, shown
+    for part in ("to the deadline", "best so far", "relu · replay:small (a replay of written answers", "verdicts: "):
+        assert part in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") > 0
+
+
+def everything(terminal: int) -> str:
+    parts = []
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # Linux says EIO once nobody holds the other side
+            part = b""
+        if not part:
+            return b"".join(parts).decode()
+        parts.append(part)
 
 
 # ---- signals ----

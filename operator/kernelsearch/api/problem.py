@@ -56,6 +56,10 @@ class KernelBench(Part):
     """Where the data set lies."""
 
 
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Sizes = Annotated[tuple[Size, ...], Field(min_length=1, max_length=8, json_schema_extra=ATOMIC)]
+
+
 class Problem(Part):
     """What is to be made faster. Exactly one of `inline`, `configMapRef` and `kernelBench` names the reference."""
 
@@ -73,8 +77,6 @@ class Problem(Part):
     tf32: Tf32 = Tf32.FORBIDDEN
     """Whether reference, baselines and tolerance admit TF32 matrix products. Default `Forbidden`, because a kernel that
     drops 13 of 23 mantissa bits is faster for a reason nobody asked for."""
-    axes: dict[str, Annotated[tuple[int, ...], Field(min_length=1, max_length=8, json_schema_extra=ATOMIC)]] = Field(
-        default={}, max_length=8
-    )
+    axes: dict[str, Sizes] = Field(default={}, max_length=8)
     """Sizes that may vary: names of upper case constants of the reference, each with further values on which a kernel
     must be right too. Default none: only the reference's own shapes count. Recorded, not judged by yet."""

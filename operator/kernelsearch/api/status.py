@@ -183,12 +183,11 @@ class KernelSearchStatus(Part):
 
     phase: Phase | None = None
     """The state in a word, for people: Pending, Starting, Running, Suspended, Succeeded or Failed."""
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-        ),
-    ] = ()
+    conditions: tuple[Condition, ...] | None = Field(
+        default=None,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
     """The state for programs. `Complete` says that it ended and why; `Solved` that a correct kernel exists."""
     observed_generation: Count | None = None
     """Generation of the spec that the operator last acted on."""
