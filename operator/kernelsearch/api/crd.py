@@ -38,7 +38,7 @@ THE_SERVERS_OWN: dict[str, dict[str, Any]] = {
     "kind": {"type": "string"},
     "metadata": {"type": "object"},
 }
-"""Fields of the root that the API server checks itself; it takes no further rules there."""
+"""Fields of the root that the API server checks itself. It refuses any word more about `metadata`, even a description."""
 
 Schema = dict[str, Any]
 
@@ -87,11 +87,7 @@ def definition(kind: type[KernelSearch]) -> dict[str, Any]:
 def root(kind: type[KernelSearch]) -> Schema:
     """The whole schema of a kind."""
     generated = kind.model_json_schema(by_alias=True)
-    properties = {
-        name: {"description": node["description"], **THE_SERVERS_OWN[name]} if name in THE_SERVERS_OWN else node
-        for name, node in generated["properties"].items()
-    }
-    whole = {**generated, "properties": properties, "required": ["spec"]}
+    whole = {**generated, "properties": {**generated["properties"], **THE_SERVERS_OWN}, "required": ["spec"]}
     return structural(whole, generated["$defs"], kind.__name__)
 
 
