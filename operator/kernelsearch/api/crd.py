@@ -38,7 +38,7 @@ THE_SERVERS_OWN: dict[str, dict[str, Any]] = {
     "kind": {"type": "string"},
     "metadata": {"type": "object"},
 }
-"""Fields of the root that the API server checks itself. It refuses any word more about `metadata`, even a description."""
+"""Fields of the root that the API server checks itself; of `metadata` it bears no word more, not even a description."""
 
 Schema = dict[str, Any]
 
