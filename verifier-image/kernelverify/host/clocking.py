@@ -23,7 +23,9 @@ CHEAP_DRAW_S = 0.05
 """A generator faster than this draws for every pair; a slower one fills a pool whose tensors change sign."""
 POOL = 8
 FULL_CHECK_ONE_IN = 10
-ALONE_CALLS = 5
+ALONE_ONE_IN = 4
+"""Pairs between two calls of the baseline with the candidate at rest, in the midst of the pairs: what else the machine
+does changes from second to second, and must not look like the candidate's doing."""
 SLOT = 0
 
 
@@ -41,6 +43,8 @@ class Clocked:
 class _Pairs:
     candidate: list[float] = field(default_factory=list)
     baseline: list[float] = field(default_factory=list)
+    alone: list[float] = field(default_factory=list)
+    """The baseline's, while the candidate stood still from the drawing of the inputs on."""
 
 
 class _StopError(Exception):
@@ -86,14 +90,13 @@ class Clock:
     def _all(self, names: Sequence[str]) -> Clocked:
         results, medians, flags, own = [], {}, [], []
         for name in names:
-            alone = self._alone(name)
+            self._warm_baseline(name)
             self._warm()
             pairs = self._pairs(name)
-            alone = max(alone, self._alone(name))
             medians[name] = timing.microseconds(pairs.baseline)
             results.append(timing.speedup(name, pairs.candidate, pairs.baseline))
             own += pairs.candidate
-            flags += _disturbed(name, medians[name], alone)
+            flags += _disturbed(name, medians[name], timing.microseconds(pairs.alone))
         fastest = min(results, key=lambda s: medians[s.vs])
         score = timing.microseconds(own)
         floor = roofline.floor_us(self._session.bytes_moved(self._judge_by))
@@ -111,16 +114,21 @@ class Clock:
             flags=flags,
         )
 
-    def _alone(self, name: str) -> float:
-        """The baseline's median in microseconds while the candidate stands still."""
+    def _warm_baseline(self, name: str) -> None:
         self._process.pause()
         self._fresh()
         times: list[float] = []
         while not timing.warm(times):
             times.append(self._base.run(SLOT, name, self._other)[0])
-        times = [self._base.run(SLOT, name, self._other)[0] for _ in range(ALONE_CALLS)]
         self._process.resume()
-        return timing.microseconds(times)
+
+    def _alone(self, name: str) -> float:
+        """Seconds of one call of the baseline on fresh inputs while the candidate stands still."""
+        self._process.pause()
+        self._fresh()
+        elapsed = self._base.run(SLOT, name, self._other)[0]
+        self._process.resume()
+        return elapsed
 
     def _warm(self) -> None:
         self._fresh()
@@ -137,6 +145,8 @@ class Clock:
             time.monotonic() - start,
         ):
             self._deadline.left(CALL_S)
+            if len(pairs.baseline) % ALONE_ONE_IN == 0:
+                pairs.alone.append(self._alone(name))
             drawn, seed = self._fresh()
             if secrets.randbelow(2):
                 mine, theirs = self._run(), self._baseline(name)
