@@ -1,0 +1,103 @@
+"""Who may speak with whom. Enforced by the cluster's network plugin, where it enforces anything.
+
+| pod | ingress | egress |
+| --- | --- | --- |
+| runner | metrics from `scrapeFrom` | DNS, API server, its model, its verifiers, 443 outside where its spec needs it |
+| verifier | evaluations from runners, metrics from `scrapeFrom` | nothing, not even DNS |
+| model | API from runners, metrics from `scrapeFrom`, pods of the same server | DNS and 443 with a hub token only |
+
+Ports are matched after address translation: a pod's own, never a Service's.
+"""
+
+from collections.abc import Sequence
+
+from kernelsearch.controller.builders import names
+from kernelsearch.controller.manifest import Manifest
+from kernelsearch.controller.settings import NetworkPolicies
+
+RUNNERS: Manifest = {"matchLabels": {**names.MANAGED_BY, names.COMPONENT: names.RUNNER}}
+
+
+def runner(owner: Manifest, policies: NetworkPolicies, *, outside: bool) -> Manifest:
+    """`outside`: the spec names an endpoint, a source or an archive that may be anywhere."""
+    egress = [
+        _rule("to", policies.dns_from, 53, "UDP") | {"ports": [_port(53, "UDP"), _port(53)]},
+        {
+            "to": [{"ipBlock": {"cidr": cidr}} for cidr in policies.api_server_cidrs],
+            "ports": [_port(port) for port in policies.api_server_ports],
+        },
+        _rule("to", [_anywhere(names.MODEL)], names.MODEL_PORT),
+        _rule("to", [_anywhere(names.VERIFIER)], names.VERIFIER_PORT),
+    ]
+    if outside:
+        egress.append(_outside(policies))
+    ingress = _scrape(policies, names.METRICS_PORT)
+    return _policy(owner, names.runner(owner["metadata"]["name"]), names.RUNNER, ingress, egress)
+
+
+def verifier(owner: Manifest, policies: NetworkPolicies) -> Manifest:
+    """No egress at all: a candidate that leaves its sandbox still reaches nobody."""
+    ingress = [_rule("from", [_runners()], names.VERIFIER_PORT), *_scrape(policies, names.VERIFIER_PORT)]
+    return _policy(owner, names.verifier(owner["metadata"]["name"]), names.VERIFIER, ingress, [])
+
+
+def model(owner: Manifest, policies: NetworkPolicies, port: int, *, downloads: bool) -> Manifest:
+    """`downloads`: the weights come from a hub."""
+    peers = [{"podSelector": {"matchLabels": names.selector(owner, names.MODEL)}}]
+    ingress = [_rule("from", [_runners()], port), {"from": peers}, *_scrape(policies, port)]
+    egress: list[Manifest] = [{"to": peers}]
+    if downloads:
+        egress += [
+            _rule("to", policies.dns_from, 53, "UDP") | {"ports": [_port(53, "UDP"), _port(53)]},
+            _outside(policies),
+        ]
+    return _policy(owner, names.model(owner["metadata"]["name"]), names.MODEL, ingress, egress)
+
+
+def _policy(
+    owner: Manifest, name: str, component: str, ingress: Sequence[Manifest], egress: Sequence[Manifest]
+) -> Manifest:
+    return names.child(
+        owner,
+        "NetworkPolicy",
+        name,
+        component,
+        spec={
+            "podSelector": {"matchLabels": names.selector(owner, component)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": list(ingress),
+            "egress": list(egress),
+        },
+    )
+
+
+def _anywhere(component: str) -> Manifest:
+    """Pods of ours in any namespace: a shared model or pool may lie in another one."""
+    labels = {**names.MANAGED_BY, names.COMPONENT: component}
+    return {"namespaceSelector": {}, "podSelector": {"matchLabels": labels}}
+
+
+def _runners() -> Manifest:
+    return {"namespaceSelector": {}, "podSelector": RUNNERS}
+
+
+def _scrape(policies: NetworkPolicies, port: int) -> list[Manifest]:
+    return [_rule("from", policies.scrape_from, port)] if policies.scrape_from else []
+
+
+def _outside(policies: NetworkPolicies) -> Manifest:
+    blocks = [{"ipBlock": _block(cidr, policies.external_except)} for cidr in policies.external_cidrs]
+    return {"to": blocks, "ports": [_port(443)]}
+
+
+def _block(cidr: str, without: Sequence[str]) -> Manifest:
+    """Exceptions must lie inside the block, so they stand only beside the whole internet."""
+    return {"cidr": cidr, "except": list(without)} if cidr == "0.0.0.0/0" else {"cidr": cidr}
+
+
+def _rule(side: str, peers: Sequence[Manifest], port: int, protocol: str = "TCP") -> Manifest:
+    return {side: list(peers), "ports": [_port(port, protocol)]}
+
+
+def _port(port: int, protocol: str = "TCP") -> Manifest:
+    return {"port": port, "protocol": protocol}

@@ -1,0 +1,130 @@
+"""What the operator was installed with. The environment is read here and nowhere else.
+
+The chart writes both files from its values: `presets` name ways to serve a model, `policy` holds the floors that an
+object's author cannot lower.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from kernelsearch.controller.manifest import Manifest
+
+
+class SettingsError(Exception):
+    """The installation is unusable: the message names the variable or field, and what to write instead."""
+
+
+class _Values(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class NetworkPolicies(_Values):
+    """What may be reached from where."""
+
+    enabled: bool = True
+    api_server_cidrs: tuple[str, ...] = Field(("0.0.0.0/0",), alias="apiServerCIDRs")
+    """Where the API server's endpoints are; ports are matched after address translation, so a Service's address does
+    not help."""
+    api_server_ports: tuple[int, ...] = (443, 6443)
+    external_cidrs: tuple[str, ...] = Field(("0.0.0.0/0",), alias="externalCIDRs")
+    """Where endpoints, sources and archives outside the cluster are."""
+    external_except: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
+    """Private and link-local ranges, where clouds keep their metadata and credentials."""
+    scrape_from: tuple[Manifest, ...] = ()
+    """NetworkPolicy peers that may read metrics."""
+    dns_from: tuple[Manifest, ...] = (
+        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}},
+    )
+    """NetworkPolicy peers that answer DNS."""
+
+
+class PodDefaults(_Values):
+    """What every pod of one role gets."""
+
+    resources: Manifest = {}
+    extra_volumes: tuple[Manifest, ...] = ()
+    extra_volume_mounts: tuple[Manifest, ...] = ()
+    env: tuple[Manifest, ...] = ()
+
+
+def _resources(cpu: str, memory: str) -> PodDefaults:
+    """Requests and limits alike: a CPU quota below the request spoils timing, memory beyond it kills strangers."""
+    amounts = {"cpu": cpu, "memory": memory}
+    return PodDefaults(resources={"requests": amounts, "limits": amounts})
+
+
+class Policy(_Values):
+    """The floors of this installation."""
+
+    allowed_images: tuple[str, ...] = ()
+    """Prefixes of images that an object may name. Empty: any."""
+    allowed_endpoint_hosts: tuple[str, ...] = ()
+    """Hosts that an endpoint may be on; `*.example.com` covers subdomains. Empty: any."""
+    allow_custom_engine: bool = True
+    require_runtime_class: str = ""
+    """RuntimeClass of verifier pods, such as gVisor's, that an object cannot replace. Empty: none required."""
+    max_replicas: Annotated[int, Field(ge=1)] = 64
+    network_policy: NetworkPolicies = NetworkPolicies()
+    runner: PodDefaults = _resources("250m", "512Mi")
+    verifier: PodDefaults = _resources("4", "16Gi")
+    model: PodDefaults = PodDefaults()
+    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_policy: str = "IfNotPresent"
+
+
+class Settings(_Values):
+    """Everything from the environment."""
+
+    operator_image: str
+    """Runs runners and the replay model."""
+    verifier_image: str
+    namespaces: tuple[str, ...] = ()
+    """Watched ones. Empty: all, which needs a ClusterRole."""
+    namespace: str = "default"
+    """The operator's own."""
+    presets: Mapping[str, Manifest] = {}
+    """Ways to serve a model, by name: parts of a ModelServer's spec."""
+    policy: Policy = Policy()
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    """Of `/healthz` and `/metrics`."""
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings. Raises SettingsError."""
+    try:
+        return Settings(
+            operator_image=_required(environment, "KERNELSEARCH_OPERATOR_IMAGE"),
+            verifier_image=_required(environment, "KERNELSEARCH_VERIFIER_IMAGE"),
+            namespaces=tuple(filter(None, environment.get("KERNELSEARCH_WATCH_NAMESPACES", "").split(","))),
+            namespace=environment.get("POD_NAMESPACE", "default"),
+            presets=_file(environment, "KERNELSEARCH_PRESETS_FILE"),
+            policy=Policy(**_file(environment, "KERNELSEARCH_POLICY_FILE")),
+            port=int(environment.get("KERNELSEARCH_PORT", "8080")),
+        )
+    except (ValidationError, ValueError) as error:
+        raise SettingsError(f"the settings are unusable: {error}") from error
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    if value := environment.get(name):
+        return value
+    raise SettingsError(f"{name} is not set; give the image's name, as the chart does")
+
+
+def _file(environment: Mapping[str, str], name: str) -> dict[str, Any]:
+    path = environment.get(name)
+    if not path:
+        return {}
+    try:
+        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"{name}: {path} cannot be read: {error}") from error
+    if not isinstance(read or {}, dict):
+        raise SettingsError(f"{name}: {path} holds no object")
+    return read or {}
