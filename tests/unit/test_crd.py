@@ -120,8 +120,10 @@ def test_exclusive_choices_are_rules_at_their_field():
     assert rule["message"] == "write exactly one of poolRef, serve"
 
 
-def test_only_the_name_rule_stands_at_the_root():
-    (rule,) = ROOT["x-kubernetes-validations"]
+def test_only_the_name_rule_and_rules_about_transitions_stand_at_the_root():
+    rule, *others = ROOT["x-kubernetes-validations"]
+
+    assert all("oldSelf" in each["rule"] for each in others)
 
     assert rule["rule"].startswith("self.metadata.name.size() <= 40")
 
@@ -199,10 +201,10 @@ def test_a_field_that_may_be_absent_is_no_choice():
 
 
 def test_stale_and_missing_files_are_told(tmp_path):
-    assert definitions.stale(tmp_path) == [tmp_path / "kernelsearches.yaml"]
+    assert definitions.stale(tmp_path) == [tmp_path / name for name in definitions.files()]
 
     definitions.write(tmp_path)
     assert definitions.stale(tmp_path) == []
 
     (tmp_path / "kernelsearches.yaml").write_text("old")
-    assert definitions.stale(tmp_path) == [tmp_path / "kernelsearches.yaml"]
+    assert definitions.stale(tmp_path) == [tmp_path / name for name in definitions.files()]

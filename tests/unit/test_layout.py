@@ -11,7 +11,7 @@ import yaml
 
 import kernelsearch
 import kernelverify
-from kernelsearch.api.kernelsearch import VERSION
+from kernelsearch.api.resource import VERSION
 from kernelsearch.cli import definitions
 
 PACKAGES = ("operator/kernelsearch", "verifier-image/kernelverify", "verifier-image/kernelverify_api")

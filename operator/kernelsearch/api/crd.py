@@ -7,9 +7,12 @@ to what a structural schema may hold; anything that is left over is an error her
 from collections.abc import Mapping
 from typing import Any
 
-from kernelsearch.api.kernelsearch import GROUP, VERSION, KernelSearch
+from kernelsearch.api.kernelsearch import KernelSearch
+from kernelsearch.api.model_server import ModelServer
+from kernelsearch.api.resource import GROUP, VERSION, Resource
+from kernelsearch.api.verifier_pool import VerifierPool
 
-KINDS = (KernelSearch,)
+KINDS: tuple[type[Resource], ...] = (KernelSearch, ModelServer, VerifierPool)
 CATEGORY = "kernelsearch-all"
 """For `kubectl get kernelsearch-all`. Never equal to a singular or plural, which would break `kubectl get` by name."""
 
@@ -29,6 +32,7 @@ KEPT = frozenset(
         ),
         *("minItems", "maxItems", "minProperties", "maxProperties", "required", "properties", "items"),
         *("additionalProperties", "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys"),
+        "x-kubernetes-preserve-unknown-fields",
     }
 )
 """What a structural schema may hold, as far as our models use it."""
@@ -52,7 +56,7 @@ def definitions() -> dict[str, dict[str, Any]]:
     return {f"{kind.plural}.yaml": definition(kind) for kind in KINDS}
 
 
-def definition(kind: type[KernelSearch]) -> dict[str, Any]:
+def definition(kind: type[Resource]) -> dict[str, Any]:
     """The CustomResourceDefinition of one kind."""
     singular = kind.__name__.lower()
     return {
@@ -84,7 +88,7 @@ def definition(kind: type[KernelSearch]) -> dict[str, Any]:
     }
 
 
-def root(kind: type[KernelSearch]) -> Schema:
+def root(kind: type[Resource]) -> Schema:
     """The whole schema of a kind."""
     generated = kind.model_json_schema(by_alias=True)
     whole = {**generated, "properties": {**generated["properties"], **THE_SERVERS_OWN}, "required": ["spec"]}
@@ -131,7 +135,9 @@ def _tidy(schema: Schema, merged: Mapping[str, Any]) -> None:
         schema["enum"] = [merged["const"]]
     if "description" in schema:
         schema["description"] = " ".join(schema["description"].split())
-    if schema.get("additionalProperties") is False:
+    if isinstance(
+        schema.get("additionalProperties"), bool
+    ):  # closed by itself; or open, which the schema says elsewhere
         del schema["additionalProperties"]
     if "default" in schema and schema["default"] is None:
         del schema["default"]

@@ -1,59 +1,50 @@
 """The kind KernelSearch: one problem, one model, one deadline."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import ConfigDict
-
-from kernelsearch.api.part import NAME, Name, Part, Rule
+from kernelsearch.api.part import Rule
+from kernelsearch.api.resource import AGE, NAME_RULE, Metadata, Resource, column, condition
 from kernelsearch.api.spec import KernelSearchSpec
 from kernelsearch.api.status import KernelSearchStatus
 
-GROUP = "kernelsearch.dev"
-VERSION = "v1alpha1"
+STARTED = "!has(oldSelf.status) || !has(oldSelf.status.startTime)"
+FIXED = ("problem", "kernel", "model", "verifiers")
+"""What cannot change once the search has started: results would no longer be about the same thing."""
 
 
-class Metadata(Part):
-    """The part of Kubernetes' object metadata that matters here; the rest is taken as it comes."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: Name
-    """Name of the search. At most 40 characters: children get suffixes, and a dot is refused in a Service's name."""
+def _equal(field: str) -> str:
+    """CEL: this part of the spec is as it was, or absent as it was."""
+    return f"self.spec.{field} == oldSelf.spec.{field}"
 
 
-class KernelSearch(Part):
+class KernelSearch(Resource):
     """A search for a fast kernel: a reasoning model proposes, a verifier judges, until the deadline."""
 
     rules: ClassVar = (
+        NAME_RULE,
         Rule(
-            f"self.metadata.name.size() <= 40 && self.metadata.name.matches('{NAME}')",
-            "metadata.name: at most 40 lower case letters, digits and '-', beginning with a letter",
+            f"{STARTED} || ({' && '.join(map(_equal, FIXED))})",
+            f"spec.{', spec.'.join(FIXED)} cannot change once the search has started; make a new KernelSearch",
+        ),
+        Rule(
+            f"{STARTED} || (has(self.status) && has(self.status.startTime))",
+            "status.startTime cannot be removed: it is what fixes the spec",
         ),
     )
     plural: ClassVar = "kernelsearches"
     short_names: ClassVar = ("ksearch",)
-    columns: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
-        {"name": "Speedup", "type": "string", "jsonPath": ".status.best.speedup"},
-        {"name": "Solved", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Solved")].status'},
-        {"name": "Attempts", "type": "integer", "jsonPath": ".status.attempts.total"},
+    columns: ClassVar = (
+        column("Phase", ".status.phase"),
+        column("Speedup", ".status.best.speedup"),
+        column("Solved", condition("Solved")),
+        column("Attempts", ".status.attempts.total", "integer"),
         # A string, because kubectl prints a date in the future as <invalid>.
-        {"name": "Deadline", "type": "string", "jsonPath": ".status.deadlineTime"},
-        {"name": "Model", "type": "string", "jsonPath": ".spec.model.name"},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-        {"name": "Correct", "type": "integer", "jsonPath": ".status.attempts.correct", "priority": 1},
-        {
-            "name": "Verifiers",
-            "type": "string",
-            "jsonPath": '.status.conditions[?(@.type=="VerifiersReady")].status',
-            "priority": 1,
-        },
-        {
-            "name": "Reason",
-            "type": "string",
-            "jsonPath": '.status.conditions[?(@.type=="Complete")].reason',
-            "priority": 1,
-        },
+        column("Deadline", ".status.deadlineTime"),
+        column("Model", ".spec.model.name"),
+        AGE,
+        column("Correct", ".status.attempts.correct", "integer", wide=True),
+        column("Verifiers", condition("VerifiersReady"), wide=True),
+        column("Reason", condition("Complete", "reason"), wide=True),
     )
 
     api_version: Literal["kernelsearch.dev/v1alpha1"]

@@ -4,8 +4,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kernelsearch.api.part import MODEL, UP_TO_ONE, UP_TO_TWO, Name, Part, Url
+from kernelsearch.api.part import MODEL, UP_TO_ONE, UP_TO_TWO, Part, Url
 from kernelsearch.api.references import KeyRef, ObjectRef
+from kernelsearch.api.workload import ModelWorkload
 
 
 class Endpoint(Part):
@@ -22,11 +23,8 @@ class Endpoint(Part):
     """Do not verify the server's certificate. Default false; true lets anybody in between read the API key."""
 
 
-class ModelServe(Part):
-    """A ModelServer owned by this search: it starts with the search and goes with it."""
-
-    preset: Name
-    """Name of one of the chart's presets (engine, image, arguments, GPUs), such as `r1-fp8-8xh200`."""
+class ModelServe(ModelWorkload):
+    """A ModelServer owned by this search: it starts with the search, has its name, and goes with it."""
 
 
 class Sampling(Part):

@@ -5,10 +5,11 @@ write by server-side apply, each always everything that it owns.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from kernelsearch.api.condition import Conditions
 from kernelsearch.api.part import ATOMIC, Count, Fraction, Part, Seconds, Sha256, Time
 from kernelsearch.api.references import KeyRef
 
@@ -25,23 +26,6 @@ class Phase(StrEnum):
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
-
-
-class Condition(Part):
-    """One aspect of the state, as `metav1.Condition`."""
-
-    type: str = Field(max_length=316, pattern="^[A-Z][A-Za-z]*$")
-    """Accepted, ModelReady, VerifiersReady, RunnerReady, Progressing, Solved, Complete, Suspended or Degraded."""
-    status: Literal["True", "False", "Unknown"]
-    """True, False or Unknown."""
-    reason: str = Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
-    """Why, in a word for programs."""
-    message: str = Field(default="", max_length=2048)
-    """Why, in a sentence for people, and what to do about it."""
-    last_transition_time: Time
-    """When `status` last changed."""
-    observed_generation: Count | None = None
-    """Generation of the spec that this was decided for."""
 
 
 class Attempts(Part):
@@ -183,11 +167,7 @@ class KernelSearchStatus(Part):
 
     phase: Phase | None = None
     """The state in a word, for people: Pending, Starting, Running, Suspended, Succeeded or Failed."""
-    conditions: tuple[Condition, ...] | None = Field(
-        default=None,
-        max_length=16,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
+    conditions: Conditions | None = None
     """The state for programs. `Complete` says that it ended and why; `Solved` that a correct kernel exists."""
     observed_generation: Count | None = None
     """Generation of the spec that the operator last acted on."""

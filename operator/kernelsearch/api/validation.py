@@ -14,8 +14,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from kernelsearch.api.kernelsearch import GROUP, VERSION, KernelSearch
+from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.part import IN_WORDS
+from kernelsearch.api.resource import GROUP, VERSION
 
 MAX_SHOWN = 60
 """Characters of a value in a message."""
