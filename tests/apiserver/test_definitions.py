@@ -1,0 +1,57 @@
+"""The definitions as a real API server reads them."""
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def quickstart(root):
+    return yaml.safe_load((root / "examples/quickstart.yaml").read_text())
+
+
+def test_an_example_is_accepted_and_its_defaults_are_filled_in(namespace, quickstart):
+    namespace.apply(quickstart)
+
+    spec = namespace.get("ksearch", "quickstart")["spec"]
+    assert spec["budget"]["startupDeadlineSeconds"] == 3600
+    assert spec["kernel"]["customKernel"] == "Required"
+    assert spec["model"]["sampling"] == {"temperature": "0.6", "topP": "0.95", "maxTokens": 32768}
+
+
+def test_the_spec_is_fixed_once_the_search_has_started(namespace, quickstart):
+    namespace.apply(quickstart)
+    started = '{"status": {"startTime": "2026-01-01T00:00:00Z"}}'
+    namespace.kubectl("patch", "ksearch", "quickstart", "--subresource=status", "--type=merge", "-p", started)
+
+    quickstart["spec"]["model"]["name"] = "another"
+    told = namespace.apply(quickstart, check=False)
+    quickstart["spec"]["model"]["name"] = "replay:quickstart"
+    quickstart["spec"]["budget"]["deadlineSeconds"] = 30
+    namespace.apply(quickstart)
+
+    assert "cannot change once the search has started" in told
+    assert namespace.get("ksearch", "quickstart")["spec"]["budget"]["deadlineSeconds"] == 30
+
+
+def test_the_start_time_cannot_be_removed(namespace, quickstart):
+    namespace.apply(quickstart)
+    for patch in ('{"status": {"startTime": "2026-01-01T00:00:00Z"}}', '{"status": {"startTime": null}}'):
+        told = namespace.kubectl(
+            "patch", "ksearch", "quickstart", "--subresource=status", "--type=merge", "-p", patch, check=False
+        )
+
+    assert "status.startTime cannot be removed" in told
+
+
+def test_explain_tells_what_a_field_means(namespace):
+    told = namespace.kubectl("explain", "ksearch.spec.budget.deadlineSeconds")
+
+    assert "Default 900" in " ".join(told.split())
+
+
+def test_the_columns_of_get_are_there(namespace, quickstart):
+    namespace.apply(quickstart)
+
+    header = namespace.kubectl("get", "ksearch").splitlines()[0].split()
+
+    assert header == ["NAME", "PHASE", "SPEEDUP", "SOLVED", "ATTEMPTS", "DEADLINE", "MODEL", "AGE"]

@@ -1,0 +1,238 @@
+"""The outside of a cluster: starts it, enters it, ends it without a trace."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster import archives, components, packages, pki, tools
+from cluster.places import COREDNS, PAUSE, Plan, read
+
+START_S = 180.0
+END_S = 20.0
+UNSHARE = (
+    "unshare",
+    "--mount",
+    "--net",
+    "--pid",
+    "--ipc",
+    "--uts",
+    "--cgroup",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+)
+
+
+class ClusterError(Exception):
+    """The cluster did not start; the message holds the last lines of its logs."""
+
+
+@dataclass
+class Cluster:
+    """A running cluster, from outside."""
+
+    state: Path
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """What was ready when, after the start."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state / "pki/admin.kubeconfig"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For kubectl, helm and our own programs; their caches are by host and port, so they get folders of their own."""
+        caches = {f"HELM_{kind}_HOME": str(self.state / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
+        return {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(self.state / "kubecache"),
+            **caches,
+        }
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        """Its output; with `check=False`, that of an error too. Raises AssertionError."""
+        done = subprocess.run(
+            [str(tools.build(tools.TOOLS["kubectl"])), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=120,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+        return done.stdout if check else done.stdout + done.stderr
+
+    def pid(self, component: str) -> int:
+        """As seen by PID 1 of the cluster: to be killed from within."""
+        return int(json.loads((self.state / "pids.json").read_text())[component])
+
+    def inside(self, *command: str) -> str:
+        """Run in the cluster's namespaces."""
+        entry = ["nsenter", "-t", str(read(self.state).pids[-1]), "-m", "-n", "-p", "-i", "-u", "-C", "--"]
+        return subprocess.run([*entry, *command], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def prepare(*, node: bool) -> dict[str, str]:
+    """Everything that a cluster is made of, installed and built; the programs' paths."""
+    packages.install(packages.CONTROL_PLANE)
+    if node:
+        packages.install(packages.NODE)
+    wanted = (*tools.CONTROL_PLANE, *tools.NODE) if node else tools.CONTROL_PLANE
+    return {tool.name: str(tools.build(tool)) for tool in wanted}
+
+
+@contextmanager
+def held(state: Path, *, node: bool, images: Sequence[Path] = (), gpus: int = 0) -> Iterator[Cluster]:
+    """A cluster that ends with this block, and with this process, however that ends."""
+    reading, writing = os.pipe()
+    try:
+        yield up(state, node=node, images=images, gpus=gpus, life=reading)
+    finally:
+        os.close(writing)
+        os.close(reading)
+        down(state)
+
+
+def up(state: Path, *, node: bool, images: Sequence[Path] = (), gpus: int = 0, life: int = -1) -> Cluster:
+    """Start a cluster and wait until it is ready. Raises ClusterError."""
+    state = state.resolve()
+    if (state / "plan.json").exists():
+        raise ClusterError(f"{state} holds a cluster already; take it down first")
+    plan = Plan(str(state), prepare(node=node), node=node, gpus=gpus, life=life)
+    plan.logs.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        plan.listener = listener.fileno()
+        pki.make(plan.pki, listener.getsockname()[1])
+        if node:
+            components.write_files(plan)
+            plan.images = [*map(str, _own_images(plan)), *map(str, images)]
+        plan.cgroups = _make_cgroups(f"testcluster-{os.getpid()}-{listener.getsockname()[1]}")
+        _start(plan)
+    return Cluster(state, _wait(plan))
+
+
+def down(state: Path) -> None:
+    """End it; nothing is left but its logs."""
+    state = state.resolve()
+    if not (state / "plan.json").exists():
+        return
+    plan = read(state)
+    for pid in plan.pids:
+        with contextlib.suppress(ProcessLookupError):
+            if str(state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + END_S
+    for folder in plan.cgroups:
+        _remove_cgroup(Path(folder), deadline)
+    for name in ("plan.json", "ready.json", "pids.json"):
+        (state / name).unlink(missing_ok=True)
+    shutil.rmtree(plan.pki, ignore_errors=True)
+
+
+def _own_images(plan: Plan) -> list[Path]:
+    pause, coredns = plan.folder / "pause.tar", plan.folder / "coredns.tar"
+    user = {"User": "65535:65535"}
+    archives.one_program(pause, PAUSE, Path(plan.programs["pause"]), user)
+    archives.one_program(coredns, COREDNS, Path(plan.programs["coredns"]), {})
+    return [pause, coredns]
+
+
+def _start(plan: Plan) -> None:
+    def join() -> None:
+        for folder in plan.cgroups:
+            Path(folder, "cgroup.procs").write_text(str(os.getpid()))
+
+    plan.write()
+    with (plan.logs / "init.log").open("a") as log:
+        process = subprocess.Popen(
+            [*UNSHARE, sys.executable, "-m", "cluster.init", plan.state],
+            pass_fds=[fd for fd in (plan.listener, plan.life) if fd >= 0],
+            preexec_fn=join,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not children.read_text().split():
+        time.sleep(0.01)
+    if process.poll() is not None:
+        raise ClusterError(_last_words(plan))
+    plan.pids = [process.pid, int(children.read_text().split()[0])]
+    plan.write()
+    _PROCESSES[plan.state] = process
+
+
+_PROCESSES: dict[str, subprocess.Popen[bytes]] = {}
+"""Kept so that Python reaps them and does not warn."""
+
+
+def _wait(plan: Plan) -> Mapping[str, float]:
+    ready, deadline = plan.folder / "ready.json", time.monotonic() + START_S
+    while not ready.exists():
+        if _PROCESSES[plan.state].poll() is not None or time.monotonic() > deadline:
+            words = _last_words(plan)
+            down(plan.folder)
+            raise ClusterError(words)
+        time.sleep(0.05)
+    told = json.loads(ready.read_text())
+    if not told["ok"]:
+        words = _last_words(plan)
+        down(plan.folder)
+        raise ClusterError(f"{told['error']}\n{words}")
+    seconds: dict[str, float] = told["seconds"]
+    return seconds
+
+
+def _last_words(plan: Plan) -> str:
+    logs = sorted(plan.logs.glob("*.log"))
+    return "\n".join(f"== {log.stem}\n{log.read_text(errors='replace')[-800:]}" for log in logs)
+
+
+def _own_cgroups() -> Iterator[Path]:
+    """This process's own group in each hierarchy: new ones are nested below it, never at the root."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        root = Path("/sys/fs/cgroup") / names.replace("name=", "")
+        if (root / "cgroup.procs").exists() and (names or (root / "cgroup.controllers").exists()):
+            yield root / path.lstrip("/")
+
+
+def _make_cgroups(name: str) -> list[str]:
+    made = []
+    for own in _own_cgroups():
+        group = own / name
+        group.mkdir()
+        for file in ("cpuset.cpus", "cpuset.mems"):  # of v1, where a new group may run nowhere
+            if (group / file).exists() and (own / file).read_text().strip():
+                (group / file).write_text((own / file).read_text())
+        made.append(str(group))
+    return made
+
+
+def _remove_cgroup(group: Path, deadline: float) -> None:
+    for folder, _, _ in os.walk(group, topdown=False):
+        while time.monotonic() < deadline:
+            try:
+                Path(folder).rmdir()
+            except FileNotFoundError:
+                break
+            except OSError:  # its last process is still ending
+                time.sleep(0.02)
+            else:
+                break

@@ -1,0 +1,106 @@
+"""The programs of a cluster: built from pinned Go modules, kept by the hash of what they are built from."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CACHE = Path(os.environ.get("KERNELSEARCH_CACHE", Path.home() / ".cache/kernelsearch")) / "cluster"
+KUBERNETES = "v1.36.3"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One program: the folder of its go.mod, the package, and what the linker is told."""
+
+    name: str
+    module: str
+    package: str = "."
+    flags: str = "-s -w"
+
+    @property
+    def folder(self) -> Path:
+        return HERE / "go" / self.module
+
+
+def _kubernetes(name: str) -> Tool:
+    version = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}"
+    return Tool(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", f"-s -w {version}")
+
+
+CONTROL_PLANE = tuple(map(_kubernetes, ("kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler")))
+NODE = (
+    *map(_kubernetes, ("kubelet", "kube-proxy")),
+    Tool("coredns", "coredns"),
+    Tool("pause", "pause"),
+    Tool("fakegpu", "fakegpu"),
+)
+HELM = Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm")
+TOOLS = {tool.name: tool for tool in (*CONTROL_PLANE, *NODE, HELM)}
+
+
+class BuildError(Exception):
+    """A program could not be built; the message ends with the compiler's last words."""
+
+
+def available() -> str:
+    """Why nothing can be built here; empty when it can."""
+    return "" if shutil.which("go") else "needs Go: the cluster's programs are built from modules"
+
+
+def path(tool: Tool) -> Path:
+    """Where the program is, or will be once built."""
+    sources = sorted(each for each in tool.folder.iterdir() if each.is_file())
+    text = [tool.package, tool.flags, _go_version(), *(each.name + each.read_text() for each in sources)]
+    key = hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
+    return CACHE / f"{tool.name}-{key}" / tool.name
+
+
+def build(tool: Tool) -> Path:
+    """The program, built if it is not there. Safe beside other processes that build the same."""
+    done = path(tool)
+    if done.exists():
+        return done
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with _lock(CACHE / f"{done.parent.name}.lock"):
+        if not done.exists():
+            _compile(tool, done)
+    return done
+
+
+def _compile(tool: Tool, done: Path) -> None:
+    made = done.parent.with_name(done.parent.name + f".{os.getpid()}.tmp")
+    made.mkdir(parents=True)
+    command = ["go", "build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-ldflags", tool.flags]
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    try:
+        run = subprocess.run(
+            [*command, "-o", str(made / tool.name), tool.package],
+            cwd=tool.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if run.returncode != 0:
+            raise BuildError(f"{tool.name} does not build:\n{run.stderr[-2000:]}")
+        made.rename(done.parent)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _go_version() -> str:
+    return subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    with file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
