@@ -45,10 +45,25 @@ test-unit: setup ## no torch, no network but loopback, seconds
 test-verifier: setup ## the judge on the CPU: sandbox, corpus of kernels, service (minutes)
 	pytest tests/verifier
 
+test-apiserver: setup ## our definitions and the operator against a real API server (root, Go; 10 minutes the first time)
+	pytest tests/apiserver
+
+test-e2e: setup ## the whole system in pods of a real Kubernetes (root, Go)
+	pytest tests/e2e
+
+cluster-build: setup ## build the test cluster's programs into ~/.cache/kernelsearch
+	cd tests && python -m cluster build
+
+cluster-up: setup ## a real single-node Kubernetes on this machine, for you to try things on
+	cd tests && python -m cluster up --gpus 8 --state ../.cluster
+
+cluster-down: setup ## end it; nothing is left
+	cd tests && python -m cluster down --state ../.cluster
+
 bench: setup ## every benchmark at full length; each prints one last line of JSON
 	for b in benchmarks/[a-z]*.py; do echo "== $$b"; python $$b --json || exit 1; done
 
 clean: ## forget the virtual environment and the tools' caches; results under runs/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup constraints lint demo test test-unit test-verifier bench clean
+.PHONY: help setup constraints lint demo test test-unit test-verifier test-apiserver test-e2e cluster-build cluster-up cluster-down bench clean

@@ -1,6 +1,7 @@
 """Skips are honest: a test names what it needs, and in CI a need that the machine meets may not be skipped."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ def _has_gpu() -> bool:
 
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "linux": (lambda: sys.platform == "linux", "needs Linux: the sandbox is Landlock and seccomp"),
-    "root": (lambda: os.geteuid() == 0, "needs root: the candidate gets a user id of its own"),
+    "root": (lambda: os.geteuid() == 0, "needs root: candidates get user ids, clusters namespaces of their own"),
     "no_root": (lambda: os.geteuid() != 0, "needs to run without root"),
+    "go": (lambda: shutil.which("go") is not None, "needs Go: the cluster's programs are built from modules"),
     "gpu": (_has_gpu, "needs an NVIDIA GPU"),
 }
 """By marker argument: how to see whether the need is met, and the reason that a skip shows."""
@@ -25,6 +27,13 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): what the machine must offer: " + ", ".join(NEEDS))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tiers with a cluster need what a cluster needs, unless one is given."""
+    for item in items:
+        if {"apiserver", "e2e"} & set(item.path.parts) and not os.environ.get("KERNELSEARCH_TEST_KUBECONFIG"):
+            item.add_marker(pytest.mark.needs("linux", "root", "go"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -20,7 +20,7 @@ def main() -> None:
 @click.option("--packages/--no-packages", "with_packages", default=True, help="Install Debian's part too.")
 def build(names: tuple[str, ...], with_packages: bool) -> None:
     """Build the cluster's programs (all by default) into the cache, and print where they are."""
-    if with_packages and not packages.available():
+    if with_packages:
         packages.install(packages.CONTROL_PLANE)
         packages.install(packages.NODE)
     for name in names or tools.TOOLS:

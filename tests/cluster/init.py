@@ -40,7 +40,7 @@ class Init:
         try:
             await self._boot()
             told: dict[str, Any] = {"ok": True}
-        except Exception as error:  # whatever it was, `up` waits for the word
+        except Exception as error:  # noqa: BLE001 - whatever it was, `up` waits for the word
             told = {"ok": False, "error": repr(error)}
         written = self._plan.folder / "ready.tmp"
         written.write_text(json.dumps({**told, "seconds": self.times}))
@@ -111,12 +111,13 @@ class Init:
 
     async def _reap(self) -> None:
         """Orphans and components; children of subprocess.run are its own to collect."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         while True:
             with contextlib.suppress(ChildProcessError):
-                while (seen := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                while (seen := os.waitid(os.P_ALL, 0, flags)) is not None:  # noqa: ASYNC222 - WNOHANG
                     if seen.si_pid not in self._running and _is_helper(seen.si_pid):
                         break
-                    os.waitpid(seen.si_pid, 0)
+                    os.waitpid(seen.si_pid, 0)  # noqa: ASYNC222 - it has ended
                     if name := self._running.pop(seen.si_pid, ""):
                         self._log(f"{name} ended with {seen.si_status}; again in {RESTART_S} s")
                         loop = asyncio.get_running_loop()
@@ -143,7 +144,7 @@ class Init:
                 if await asyncio.to_thread(check):
                     self._mark(what)
                     return
-            except Exception as error:  # not yet: refused connections, missing objects, half-started servers
+            except Exception as error:  # noqa: BLE001 - not yet: refused connections, missing objects, half-started servers
                 last = error
             await asyncio.sleep(0.1)
         raise TimeoutError(f"{what} is not ready after {BOOT_S} s: {last!r}")

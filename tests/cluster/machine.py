@@ -51,7 +51,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For kubectl, helm and our own programs; their caches are by host and port, so they get folders of their own."""
+        """For kubectl, helm and our own programs. Their caches go by host and port, so they get folders of their own."""
         caches = {f"HELM_{kind}_HOME": str(self.state / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
         return {
             **os.environ,
@@ -160,7 +160,7 @@ def _start(plan: Plan) -> None:
         process = subprocess.Popen(
             [*UNSHARE, sys.executable, "-m", "cluster.init", plan.state],
             pass_fds=[fd for fd in (plan.listener, plan.life) if fd >= 0],
-            preexec_fn=join,
+            preexec_fn=join,  # noqa: PLW1509 - it only writes files
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

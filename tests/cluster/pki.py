@@ -1,6 +1,6 @@
 """Certificates and kubeconfigs of a cluster that lives for minutes."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import json
 from base64 import b64encode
@@ -35,7 +35,9 @@ class Authority:
     def __post_init__(self) -> None:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test-cluster-ca")])
         self.name, self.identifier = name, x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        made = self._begin(name, self.key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        made = self._begin(name, self.key).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
         made = made.add_extension(_usage(signs=True), critical=True)
         self.pem = made.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         self._put("ca.crt", self.pem)
@@ -48,7 +50,7 @@ class Authority:
         organisations = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject = x509.Name([*organisations, x509.NameAttribute(NameOID.COMMON_NAME, common)])
         use = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
-        made = self._begin(subject, key).add_extension(x509.BasicConstraints(False, None), critical=True)
+        made = self._begin(subject, key).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         made = made.add_extension(_usage(signs=False), critical=True)
         made = made.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
         if hosts:
@@ -75,15 +77,15 @@ class Authority:
 
     def _begin(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         """With both key identifiers: Python 3.13 and later verifies strictly and refuses certificates without."""
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=2))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=2))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self.identifier), critical=False

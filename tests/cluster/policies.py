@@ -173,8 +173,8 @@ def main(url: str, pki: Path) -> None:
             if table != last:
                 subprocess.run(["nft", "-f", "-"], input=table, text=True, check=True)
                 last = table
-        except Exception as error:  # the API server restarts in some tests; the last rules stay meanwhile
-            print(time.strftime("%T"), repr(error), flush=True)
+        except Exception as error:  # noqa: BLE001 - the API server restarts in some tests; the last rules stay meanwhile
+            print(time.strftime("%T"), repr(error), flush=True)  # noqa: T201 - its log
         time.sleep(0.5)
 
 

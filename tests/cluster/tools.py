@@ -49,11 +49,6 @@ class BuildError(Exception):
     """A program could not be built; the message ends with the compiler's last words."""
 
 
-def available() -> str:
-    """Why nothing can be built here; empty when it can."""
-    return "" if shutil.which("go") else "needs Go: the cluster's programs are built from modules"
-
-
 def path(tool: Tool) -> Path:
     """Where the program is, or will be once built."""
     sources = sorted(each for each in tool.folder.iterdir() if each.is_file())
