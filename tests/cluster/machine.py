@@ -51,7 +51,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For kubectl, helm and our own programs. Their caches go by host and port, so they get folders of their own."""
+        """For kubectl, helm and our own programs; their caches go by host and port, so each cluster has its own."""
         caches = {f"HELM_{kind}_HOME": str(self.state / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
         return {
             **os.environ,
