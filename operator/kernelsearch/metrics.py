@@ -3,6 +3,9 @@
 Base units, prefix `kernelsearch_`. Never an attempt's number, a pod's name, a hash or an error's text as a label.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600)
@@ -34,3 +37,57 @@ class RunnerMetrics:
         self.best = Gauge(
             "kernelsearch_runner_best_speedup_ratio", "Speed-up of the best kernel so far.", registry=registry
         )
+
+
+class OperatorMetrics:
+    """Of the operator itself. What is true of objects comes from `controller.exposition`, read at scrape time.
+
+    reconciles_total{kind,result} · reconcile_duration_seconds{kind} · searches_finished_total{reason,solved} ·
+    time_to_first_correct_seconds · watch_stalled_total{kind} · api_unreachable_total
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.reconciles = Counter(
+            "kernelsearch_reconciles", "Passes by kind and result.", ["kind", "result"], registry=registry
+        )
+        self.duration = Histogram(
+            "kernelsearch_reconcile_duration_seconds", "Length of a pass.", ["kind"], registry=registry
+        )
+        self._finished = Counter(
+            "kernelsearch_searches_finished",
+            "Searches that ended, by reason and whether a correct kernel was found.",
+            ["reason", "solved"],
+            registry=registry,
+        )
+        self.first_correct = Histogram(
+            "kernelsearch_time_to_first_correct_seconds",
+            "Search clock until the first correct kernel, of finished searches that found one.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.stalled = Counter(
+            "kernelsearch_watch_stalled", "Watches that missed a change twice.", ["kind"], registry=registry
+        )
+        self.unreachable = Counter(
+            "kernelsearch_api_unreachable", "Checks that the API server did not answer.", registry=registry
+        )
+        for kind in ("KernelSearch", "ModelServer", "VerifierPool"):
+            for result in ("ok", "conflict", "error"):
+                self.reconciles.labels(kind, result)
+        for reason in FINISHED:  # `increase()` does not see a series that is born at 1
+            for solved in ("true", "false"):
+                self._finished.labels(reason, solved)
+
+    def count_finished(self, status: Mapping[str, Any], reason: str) -> None:
+        """Once a search, by the pass that wrote `Complete`."""
+        solved = bool(status.get("best"))
+        self._finished.labels(reason, str(solved).lower()).inc()
+        if status.get("firstCorrectSeconds") is not None:
+            self.first_correct.observe(status["firstCorrectSeconds"])
+
+
+FINISHED = (
+    *("TargetReached", "DeadlineReached", "BudgetExhausted", "AttemptsExhausted", "NoCorrectKernel"),
+    *("StartupDeadlineExceeded", "ProblemUnsolvable", "ModelUnavailable", "VerifiersUnavailable", "Cancelled"),
+)
+"""Reasons of `Complete`."""

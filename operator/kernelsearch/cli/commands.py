@@ -88,6 +88,19 @@ def definitions(check: bool, folder: Path) -> None:
         sys.exit(1)
 
 
+@main.command("operator")
+@click.option("-v", "--verbose", is_flag=True, help="Log every pass.")
+def operate(verbose: bool) -> None:
+    """Reconcile KernelSearches, ModelServers and VerifierPools until SIGTERM.
+
+    Configured by its environment, as the chart sets it; in a pod it uses the pod's ServiceAccount, elsewhere the
+    kubeconfig. Exit code: 0 told to stop, 2 unusable settings, 3 no cluster or a dead watch.
+    """
+    from kernelsearch.cli import operator
+
+    sys.exit(operator.run(verbose=verbose))
+
+
 @main.command("replay-model")
 @click.option("--script", required=True, type=FILE, help="Written answers; docs/replay.md explains the format.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

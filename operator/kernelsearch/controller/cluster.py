@@ -158,7 +158,7 @@ class ApiServer:
 
     async def create(self, manifest: Manifest) -> Manifest:
         kind, namespace, _ = _place(manifest)
-        return await self._ask("POST", kind.path(namespace), body=_json(manifest))
+        return await self._ask("POST", kind.path(namespace), body=serialise.yaml(manifest))
 
     async def apply(self, manifest: Manifest, manager: str) -> Manifest:
         return await self._apply(manifest, manager, "")
@@ -167,20 +167,22 @@ class ApiServer:
         return await self._apply(manifest, manager, "status")
 
     async def replace(self, manifest: Manifest) -> Manifest:
-        return await self._ask("PUT", KINDS[manifest["kind"]].path(*_place(manifest)[1:]), body=_json(manifest))
+        return await self._ask(
+            "PUT", KINDS[manifest["kind"]].path(*_place(manifest)[1:]), body=serialise.yaml(manifest)
+        )
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str = "") -> None:
         options: Manifest = {"propagationPolicy": "Background"}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            await self._ask("DELETE", kind.path(namespace, name), body=_json(options))
+            await self._ask("DELETE", kind.path(namespace, name), body=serialise.yaml(options))
         except _NotFoundError:
             return
 
     async def text(self, path: str) -> str:
         """Any other path, as it is."""
-        return (await self._raw("GET", path, {}, None, {})).decode()
+        return (await self._raw("GET", path, {}, None, {"Accept": "*/*"})).decode()
 
     async def watch(self, kind: Kind, namespace: str, name: str) -> AsyncIterator[Manifest | None]:
         """One object: as it is now, then after each change; None once it is gone. Begins anew for ever.
@@ -209,8 +211,8 @@ class ApiServer:
     async def _apply(self, manifest: Manifest, manager: str, sub: str) -> Manifest:
         kind, namespace, name = _place(manifest)
         query = {"fieldManager": manager, "force": "true"}
-        headers = {"Content-Type": serialise.CONTENT_TYPE}
-        body = serialise.apply_patch(manifest)
+        headers = {"Content-Type": serialise.APPLY}
+        body = serialise.yaml(manifest)
         return await self._ask("PATCH", kind.path(namespace, name, sub), query, body, headers)
 
     async def _watched(self, kind: Kind, namespace: str, name: str, version: str) -> AsyncIterator[Manifest]:
@@ -272,7 +274,7 @@ class ApiServer:
         try:
             auth = {each["key"]: each["value"] for each in (await settings.auth_settings()).values()}
             url = f"{settings.host}{path}" + (f"?{urlencode(query)}" if query else "")
-            sent = {"Accept": "application/json", "Content-Type": "application/octet-stream", **auth, **headers}
+            sent = {"Accept": "application/json", "Content-Type": "application/yaml", **auth, **headers}
             wrapped = await self._client.rest_client.request(
                 method, url, headers=sent, body=body or b"", _request_timeout=limits
             )
@@ -310,10 +312,6 @@ async def connect() -> AsyncIterator[ApiServer]:
 def _place(manifest: Mapping[str, Any]) -> tuple[Kind, str | None, str]:
     metadata = manifest["metadata"]
     return KINDS[manifest["kind"]], metadata.get("namespace"), metadata["name"]
-
-
-def _json(manifest: Mapping[str, Any]) -> bytes:
-    return json.dumps(manifest, allow_nan=False).encode()
 
 
 def _raise_for(status: int, text: str, what: str) -> None:

@@ -1,4 +1,4 @@
-r"""The one way in which a manifest becomes the bytes of an apply.
+r"""The one way in which a manifest becomes the bytes of a request.
 
 The API server reads an apply as YAML, and its parser refuses what JSON admits: surrogate pairs such as
 ``\ud83d\ude80`` (so `ensure_ascii` would make one emoji in a kernel's comment fail every status write), and C1
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-CONTENT_TYPE = "application/apply-patch+yaml; charset=utf-8"
+APPLY = "application/apply-patch+yaml; charset=utf-8"
 
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\ufffe\uffff]")
 
@@ -20,8 +20,8 @@ class LoneSurrogateError(ValueError):
     """Text that is no Unicode; it has to be refused where it enters the system, not here."""
 
 
-def apply_patch(manifest: Mapping[str, Any]) -> bytes:
-    """The body of a server-side apply. Raises LoneSurrogateError."""
+def yaml(manifest: Mapping[str, Any]) -> bytes:
+    """JSON that is YAML too. Raises LoneSurrogateError."""
     text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     escaped = _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
     try:

@@ -1,0 +1,136 @@
+"""What serves a model: a Deployment and its Service. `Recreate`: a surge would ask for another eight GPUs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from kernelsearch.api.model_server import ModelServer
+from kernelsearch.controller.builders import names, pods, template
+from kernelsearch.controller.manifest import Manifest
+from kernelsearch.controller.settings import Settings
+
+GRACE_SECONDS = 25
+WEIGHTS_SECONDS = 2 * 3600
+"""A server of 700 GB of weights is not dead while it reads them."""
+PROBE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What runs, after the preset and the spec's own fields were put together."""
+
+    engine: str
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    port: int = names.MODEL_PORT
+    gpu: Mapping[str, Any] | None = None
+    memory_gb: int = 0
+    """GPU memory that the weights need, for the preflight; 0 when unknown."""
+    shm: str = ""
+    """Size of /dev/shm; tensor parallelism needs gigabytes of it."""
+
+    @classmethod
+    def resolve(cls, server: ModelServer, preset: Mapping[str, Any], own_image: str) -> Self:
+        """The spec's fields over the preset's. `operator` as a preset's image stands for our own."""
+        spec = server.spec
+        image = spec.image or str(preset.get("image", ""))
+        return cls(
+            engine=str(spec.engine or preset.get("engine", "custom")),
+            image=own_image if image == "operator" else image,
+            command=spec.command or tuple(preset.get("command", ())),
+            args=spec.args if spec.args is not None else tuple(map(str, preset.get("args", ()))),
+            port=spec.port or int(preset.get("port", names.MODEL_PORT)),
+            gpu=spec.gpu.model_dump() if spec.gpu else preset.get("gpu"),
+            memory_gb=int(preset.get("memoryGB", 0)),
+            shm=str(preset.get("shm", "")),
+        )
+
+
+def service(owner: Manifest, serving: Serving) -> Manifest:
+    return names.child(
+        owner,
+        "Service",
+        names.model(owner["metadata"]["name"]),
+        names.MODEL,
+        spec={
+            "selector": names.selector(owner, names.MODEL),
+            "ports": [{"name": "http", "port": serving.port, "targetPort": "http"}],
+        },
+    )
+
+
+def deployment(owner: Manifest, server: ModelServer, serving: Serving, settings: Settings, replicas: int) -> Manifest:
+    labels = names.labels(owner, names.MODEL)
+    pod = template.merged(
+        {"metadata": {"labels": labels}, "spec": _pod(server, serving, settings)}, server.spec.pod_template
+    )
+    return names.child(
+        owner,
+        "Deployment",
+        names.model(owner["metadata"]["name"]),
+        names.MODEL,
+        spec={
+            "replicas": replicas,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": names.selector(owner, names.MODEL)},
+            "template": template.merged(pod, server.spec.pod_template),
+        },
+    )
+
+
+def _pod(server: ModelServer, serving: Serving, settings: Settings) -> Manifest:
+    policy, spec = settings.policy, server.spec
+    scratch, scratch_mount = pods.scratch("tmp", "/tmp", "16Gi")  # noqa: S108 - the container's own
+    volumes, mounts = [scratch], [scratch_mount]
+    if serving.shm:
+        volume, mount = pods.scratch("shm", "/dev/shm", serving.shm, memory=True)  # noqa: S108
+        volumes.append(volume)
+        mounts.append(mount)
+    if spec.weights.pvc:
+        claim = {"claimName": spec.weights.pvc, "readOnly": True}
+        volumes.append({"name": "weights", "persistentVolumeClaim": claim})
+        mounts.append({"name": "weights", "mountPath": "/models", "readOnly": True})
+    container: Manifest = {
+        "name": "model",
+        "image": serving.image,
+        "imagePullPolicy": policy.image_pull_policy,
+        "args": list(serving.args),
+        "env": [*pods.environment({"HOME": "/tmp"}), *_token(server), *policy.model.env],  # noqa: S108
+        "ports": [{"name": "http", "containerPort": serving.port}],
+        "readinessProbe": pods.probe("/v1/models", "http", periodSeconds=PROBE_SECONDS, timeoutSeconds=3),
+        "startupProbe": pods.probe(
+            "/v1/models", "http", periodSeconds=PROBE_SECONDS, failureThreshold=WEIGHTS_SECONDS // PROBE_SECONDS
+        ),
+        "resources": _resources(serving, policy.model.resources),
+        "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": serving.engine == "custom"},
+        "volumeMounts": [*mounts, *policy.model.extra_volume_mounts],
+    }
+    if serving.command:
+        container["command"] = list(serving.command)
+    return pods.spec(
+        policy,
+        [container],
+        terminationGracePeriodSeconds=GRACE_SECONDS,
+        volumes=[*volumes, *policy.model.extra_volumes],
+        **_placement(serving.gpu),
+    )
+
+
+def _token(server: ModelServer) -> list[Manifest]:
+    ref = server.spec.weights.hf_token_secret_ref
+    if ref is None:
+        return []
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": ref.name, "key": ref.key}}}]
+
+
+def _resources(serving: Serving, defaults: Manifest) -> Manifest:
+    if not serving.gpu:
+        return defaults
+    amount = {str(serving.gpu.get("resource_name", "nvidia.com/gpu")): str(serving.gpu.get("count", 8))}
+    return {**defaults, "limits": {**defaults.get("limits", {}), **amount}}
+
+
+def _placement(gpu: Mapping[str, Any] | None) -> Manifest:
+    product = (gpu or {}).get("product")
+    return {"nodeSelector": {"nvidia.com/gpu.product": product}} if product else {}

@@ -1,0 +1,156 @@
+"""kopf's part: watches, indices, one loop an object. No decision is made here.
+
+Level-based: an event only wakes the loop of the object that it concerns, and the loop looks at everything anew. There
+are no handlers of creation, update or deletion: their bookkeeping copies the spec into an annotation, which breaks at
+256 KiB.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from kernelsearch.api.resource import GROUP, VERSION
+from kernelsearch.controller import observe
+from kernelsearch.controller.builders import names
+from kernelsearch.controller.manifest import Manifest
+from kernelsearch.controller.observe import Name, Observer
+from kernelsearch.controller.plan import conditions
+
+log = logging.getLogger(__name__)
+
+SELECTOR = ",".join(f"{key}={value}" for key, value in names.MANAGED_BY.items())
+OURS = {"KernelSearch": "kernelsearches", "ModelServer": "modelservers", "VerifierPool": "verifierpools"}
+CHILDREN = (
+    *(("", "pods"), ("", "services"), ("", "configmaps"), ("", "serviceaccounts"), ("apps", "deployments")),
+    *(("rbac.authorization.k8s.io", "roles"), ("rbac.authorization.k8s.io", "rolebindings")),
+    ("networking.k8s.io", "networkpolicies"),
+)
+CANCEL_S = 5.0
+
+Run = Callable[[Name], Any]
+
+
+class Wakers:
+    """One bell an object; ringing it makes its loop look again."""
+
+    def __init__(self) -> None:
+        self._bells: dict[Name, asyncio.Event] = {}
+
+    def bell(self, name: Name) -> asyncio.Event:
+        return self._bells.setdefault(name, asyncio.Event())
+
+    def ring(self, name: Name | None) -> None:
+        if name is not None and name in self._bells:
+            self._bells[name].set()
+
+    def forget(self, name: Name) -> None:
+        self._bells.pop(name, None)
+
+
+def alive(body: kopf.Body, **_: Any) -> bool:
+    """A finished search needs no loop, and no finalizer: it costs nothing but its place in the index."""
+    status = dict(body.get("status") or {})
+    return not conditions.holds(status, "Complete") and not _foreign(body)
+
+
+def _foreign(body: Any) -> bool:
+    return bool((body.get("spec") or {}).get("managedBy"))
+
+
+def configure(settings: kopf.OperatorSettings, *, namespaced: bool) -> None:
+    """What must be set; the reasons are in the design."""
+    settings.persistence.finalizer = f"{GROUP}/finalizer"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"progress.{GROUP}")
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"diff.{GROUP}")
+    settings.posting.level = logging.WARNING
+    settings.posting.loggers = False
+    settings.watching.server_timeout = 270
+    settings.watching.client_timeout = 300
+    settings.watching.inactivity_timeout = 70
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    settings.execution.default_backoff = 10
+    settings.process.ultimate_exiting_timeout = 30
+    settings.scanning.disabled = namespaced
+    for group, plural in CHILDREN:
+        settings.watching.label_selectors[group, plural] = SELECTOR
+
+
+class Handlers:
+    """Everything that kopf shall call."""
+
+    def __init__(self, observer: Observer, run: Run) -> None:
+        self._observer, self._run, self._wakers = observer, run, Wakers()
+
+    def register(self, registry: kopf.OperatorRegistry) -> None:
+        for plural in OURS.values():
+            where = (GROUP, VERSION, plural)
+            kopf.index(*where, registry=registry, id="ours")(self._index_ours)
+            kopf.on.event(*where, registry=registry, id=f"changed-{plural}")(self._changed)
+            kopf.daemon(
+                *where,
+                registry=registry,
+                id="loop",
+                when=alive,
+                cancellation_backoff=CANCEL_S,
+                cancellation_timeout=CANCEL_S,
+            )(self._loop)
+        labels = dict(names.MANAGED_BY)
+        for group, plural in CHILDREN:
+            kopf.index(group, "v1", plural, registry=registry, id="children", labels=labels)(self._index_children)
+            watch = kopf.on.event(group, "v1", plural, registry=registry, id=f"child-{plural}", labels=labels)
+            watch(self._child_changed)
+
+    @staticmethod
+    def _index_ours(body: kopf.Body, **_: Any) -> dict[Name, Manifest]:
+        return {observe.name_of(body): dict(body)}
+
+    @staticmethod
+    def _index_children(body: kopf.Body, **_: Any) -> dict[Name, Manifest] | None:
+        owner = observe.owner(body)
+        return {owner: dict(body)} if owner else None
+
+    async def _changed(self, body: kopf.Body, **indices: Any) -> None:
+        self._observer.ours, self._observer.children = indices["ours"], indices["children"]
+        name = observe.name_of(body)
+        self._wakers.ring(name)
+        self._wakers.ring(observe.owner(body))
+        if name.kind == "KernelSearch":
+            concerned = [each for each in observe.uses(body) if each is not None]
+        else:
+            concerned = [observe.name_of(each) for each in self._observer.referrers(name)]
+        for each in concerned:
+            self._wakers.ring(each)
+
+    async def _child_changed(self, body: kopf.Body, **indices: Any) -> None:
+        self._observer.ours, self._observer.children = indices["ours"], indices["children"]
+        self._wakers.ring(observe.owner(body))
+
+    async def _loop(self, body: kopf.Body, stopped: kopf.DaemonStopped, **indices: Any) -> None:
+        self._observer.ours, self._observer.children = indices["ours"], indices["children"]
+        name = observe.name_of(body)
+        bell = self._wakers.bell(name)
+        try:
+            while not stopped:
+                bell.clear()
+                await _wait(bell, stopped, await self._run(name))
+        finally:
+            self._wakers.forget(name)
+
+
+async def _wait(bell: asyncio.Event, stopped: Any, seconds: float) -> None:
+    """Until something happened, the time has come, or the loop shall end."""
+    waits = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(stopped.wait(seconds))]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()
+
+
+def announce(body: Manifest, reason: str, message: str) -> None:
+    """An event of Kubernetes."""
+    kopf.event(body, type="Normal", reason=reason[:128], message=message[:1000])  # type: ignore[arg-type]  # any mapping with metadata will do

@@ -1,0 +1,131 @@
+"""What is known of the cluster, read from kopf's indices: an informer's cache, filled before any handler runs."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from kernelsearch.controller.builders import names
+from kernelsearch.controller.cluster import CONFIG_MAP, Cluster
+from kernelsearch.controller.manifest import Key, Manifest, key, owned_by, uid
+from kernelsearch.controller.plan import conditions, readiness, shared
+
+Index = Mapping[Any, Iterable[Any]]
+
+
+class Name(NamedTuple):
+    """One object of ours."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+def owner(body: Mapping[str, Any]) -> Name | None:
+    """Whose child this is, by its labels."""
+    labels = body["metadata"].get("labels") or {}
+    if names.OWNER_KIND not in labels:
+        return None
+    return Name(labels[names.OWNER_KIND], body["metadata"]["namespace"], labels[names.OWNER_NAME])
+
+
+class Observer:
+    """Reads two indices, which kopf hands to its handlers only: they are put here by whichever runs first."""
+
+    def __init__(self) -> None:
+        self.ours: Index = {}
+        """Our objects by Name."""
+        self.children: Index = {}
+        """Everything else of ours by the Name of its owner."""
+
+    def body(self, name: Name) -> Manifest | None:
+        return next(iter(self.ours.get(name, ())), None)
+
+    def all(self, kind: str) -> list[Manifest]:
+        return [body for name in list(self.ours) if name.kind == kind for body in self.ours.get(name, ())]
+
+    def labelled(self, name: Name) -> list[Manifest]:
+        """Everything that carries the owner's labels, pods of its Deployments included."""
+        inner = [body for each in list(self.ours) for body in self.ours.get(each, ()) if owner(body) == name]
+        return [*self.children.get(name, ()), *inner]
+
+    def users(self, name: Name) -> list[Name]:
+        """Searches that use this ModelServer or VerifierPool now."""
+        return [name_of(each) for each in self.referrers(name) if _active(each)]
+
+    def referrers(self, name: Name) -> list[Manifest]:
+        """Searches that name it, whether they run or not."""
+        return [each for each in self.all("KernelSearch") if name in uses(each)]
+
+    def shared(self, name: Name, body: Manifest, now: datetime, extra: Mapping[str, str], trouble: str) -> shared.Seen:
+        labelled = self.labelled(name)
+        return shared.Seen(
+            body,
+            own(labelled, uid(body)),
+            [each for each in labelled if each["kind"] == "Pod"],
+            len(self.users(name)),
+            now,
+            extra,
+            trouble,
+        )
+
+    async def search(self, name: Name, body: Manifest, cluster: Cluster, now: datetime, trouble: str) -> readiness.Seen:
+        server, pool = uses(body)
+        return readiness.Seen(
+            body,
+            own(self.labelled(name), uid(body)),
+            self.body(server) if server else None,
+            self.body(pool) if pool else None,
+            await _missing_reference(body, cluster),
+            now,
+            trouble,
+        )
+
+
+def own(labelled: Iterable[Manifest], owner_uid: str) -> dict[Key, Manifest]:
+    """The children that belong to this very object; those of an earlier one of its name are strangers."""
+    return {key(each): each for each in labelled if belongs(each, owner_uid)}
+
+
+def belongs(child: Mapping[str, Any], owner_uid: str) -> bool:
+    noted = (child["metadata"].get("annotations") or {}).get(f"{names.DOMAIN}/search-uid")
+    return owned_by(child, owner_uid) or noted == owner_uid
+
+
+def uses(search: Mapping[str, Any]) -> tuple[Name | None, Name | None]:
+    """The ModelServer and the VerifierPool of a search; owned ones bear its name."""
+    spec, metadata = search["spec"], search["metadata"]
+    model, verifiers = spec.get("model", {}), spec.get("verifiers", {})
+    return (
+        None if "endpoint" in model else _referenced("ModelServer", model.get("serverRef"), metadata),
+        _referenced("VerifierPool", verifiers.get("poolRef"), metadata),
+    )
+
+
+def _referenced(kind: str, ref: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> Name:
+    if ref is None:
+        return Name(kind, metadata["namespace"], metadata["name"])
+    return Name(kind, ref.get("namespace") or metadata["namespace"], ref["name"])
+
+
+def name_of(body: Mapping[str, Any]) -> Name:
+    return Name(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _active(search: Mapping[str, Any]) -> bool:
+    status = search.get("status") or {}
+    accepted, over = conditions.holds(status, "Accepted"), conditions.holds(status, "Complete")
+    return accepted and not over and not search["spec"].get("suspend") and "deletionTimestamp" not in search["metadata"]
+
+
+async def _missing_reference(body: Mapping[str, Any], cluster: Cluster) -> str:
+    """Looked at before acceptance only: afterwards the runner has its own copy."""
+    ref = body["spec"].get("problem", {}).get("configMapRef")
+    if ref is None or (body.get("status") or {}).get("startTime"):
+        return ""
+    found = await cluster.get(CONFIG_MAP, body["metadata"]["namespace"], ref["name"])
+    if found is None:
+        return f"spec.problem.configMapRef: no ConfigMap {ref['name']} in this namespace; create it"
+    if ref["key"] not in (found.get("data") or {}):
+        keys = ", ".join(sorted(found.get("data") or {})) or "none"
+        return f"spec.problem.configMapRef: ConfigMap {ref['name']} has no key {ref['key']}; it has {keys}"
+    return ""

@@ -1,0 +1,122 @@
+"""What a ModelServer should look like."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kernelsearch.api.model_server import ModelServer
+from kernelsearch.controller.builders import model_server as build
+from kernelsearch.controller.builders import names, network, template
+from kernelsearch.controller.manifest import Key
+from kernelsearch.controller.plan import conditions, shared
+from kernelsearch.controller.settings import Settings
+
+GB_OF = {"H200": 141, "H100": 80, "B200": 180, "A100": 80}
+"""GPU memory by product, as far as presets need it; figures of the manufacturer's data sheets."""
+
+
+def plan(seen: shared.Seen, server: ModelServer, settings: Settings) -> shared.Plan:
+    """Deployment, Service and NetworkPolicy, or why not."""
+    wrong = list(faults(server, settings))
+    serving = build.Serving.resolve(server, _preset(server, settings) or {}, settings.operator_image)
+    use = shared.use(seen, server.spec.idle_ttl_seconds, server.spec.max_lifetime_seconds)
+    if wrong:
+        use = shared.Use(active=False, idle_since=use.idle_since)
+        ready = conditions.false("Ready", "InvalidSpec", "; ".join(wrong))
+        return shared.Plan((), _status(seen, use, ready, "Failed", server, serving), keep=True)
+    replicas = server.spec.replicas if use.active else 0
+    deployment, pending = _deployment(seen, server, serving, settings, replicas)
+    children = [deployment, build.service(seen.body, serving)]
+    if settings.policy.network_policy.enabled:
+        downloads = server.spec.weights.hf_token_secret_ref is not None
+        policies = settings.policy.network_policy
+        children.append(network.model(seen.body, policies, serving.port, downloads=downloads))
+    ready, phase = _ready(seen, use)
+    status = _status(seen, use, ready, phase, server, serving, update_pending=pending)
+    return shared.Plan(tuple(children), status, use.asks_again_in)
+
+
+def faults(server: ModelServer, settings: Settings) -> Iterator[str]:
+    """What is wrong with a spec that the schema admits, each with its remedy."""
+    spec, policy = server.spec, settings.policy
+    yield from template.faults(spec.pod_template, "spec.podTemplate")
+    preset = _preset(server, settings)
+    if spec.preset and preset is None:
+        known = ", ".join(sorted(settings.presets)) or "none"
+        yield f"spec.preset: no preset {spec.preset!r} in this installation; it has {known}"
+        return
+    if not policy.allow_custom_engine and spec.image:
+        yield "spec.image: this installation serves its presets only; write spec.preset instead"
+    if spec.image and policy.allowed_images and not spec.image.startswith(policy.allowed_images):
+        yield f"spec.image: {spec.image} is not allowed here; it must begin with {' or '.join(policy.allowed_images)}"
+    if spec.replicas > policy.max_replicas:
+        yield f"spec.replicas: {spec.replicas} are more than the {policy.max_replicas} that this installation allows"
+    yield from _too_small(build.Serving.resolve(server, preset or {}, settings.operator_image))
+
+
+def _too_small(serving: build.Serving) -> Iterator[str]:
+    """The preflight: weights that cannot fit are refused before a node is taken for an hour."""
+    gpu = serving.gpu or {}
+    product, count = str(gpu.get("product", "")), int(gpu.get("count", 0))
+    each = next((size for name, size in GB_OF.items() if name in product), 0)
+    if serving.memory_gb and each and each * count < serving.memory_gb:
+        yield (
+            f"spec.gpu: {count} x {product} hold {each * count} GB and the weights need {serving.memory_gb} GB; "
+            "ask for more GPUs, or for larger ones"
+        )
+
+
+def _preset(server: ModelServer, settings: Settings) -> Mapping[str, Any] | None:
+    return settings.presets.get(server.spec.preset) if server.spec.preset else None
+
+
+def _deployment(
+    seen: shared.Seen, server: ModelServer, serving: build.Serving, settings: Settings, replicas: int
+) -> tuple[dict[str, Any], bool]:
+    """With users, the engine stays as it runs: an update would cost each of them an hour of loading."""
+    wanted = build.deployment(seen.body, server, serving, settings, replicas)
+    there = seen.children.get(Key("Deployment", names.model(server.metadata.name)))
+    if there is None or not seen.users or not replicas or not there["spec"].get("replicas"):
+        return wanted, False
+    running = _image_and_arguments(there)
+    if running == _image_and_arguments(wanted):
+        return wanted, False
+    container = wanted["spec"]["template"]["spec"]["containers"][0]
+    image, command, arguments = running
+    container.update(image=image, args=arguments)
+    container.pop("command", None)
+    if command:
+        container["command"] = command
+    return wanted, True
+
+
+def _image_and_arguments(deployment: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container["image"], list(container.get("command") or ()), list(container.get("args") or ())
+
+
+def _ready(seen: shared.Seen, use: shared.Use) -> tuple[conditions.Condition, str]:
+    if not use.active:
+        return conditions.false("Ready", "Idle", "nobody uses it; its pods start again with the next search"), "Idle"
+    if shared.ready_pods(seen):
+        return conditions.true("Ready", "Answering", "its API answers"), "Ready"
+    return conditions.false("Ready", "Starting", shared.trouble(seen)), "Starting"
+
+
+def _status(
+    seen: shared.Seen,
+    use: shared.Use,
+    ready: conditions.Condition,
+    phase: str,
+    server: ModelServer,
+    serving: build.Serving,
+    *,
+    update_pending: bool = False,
+) -> dict[str, Any]:
+    wanted = [ready, shared.degraded(seen.trouble)]
+    if update_pending:
+        message = "the engine is updated when nobody uses it any more"
+        wanted.append(conditions.true("UpdatePending", "InUse", message))
+    written = conditions.written(wanted, seen.status, seen.generation, seen.now)
+    metadata = seen.body["metadata"]
+    endpoint = names.model_url(server.metadata.name, metadata["namespace"], serving.port)
+    return shared.status(seen, use, written, phase, endpoint=endpoint)

@@ -1,0 +1,97 @@
+"""Is what a search needs ready: model, verifiers, runner? Each as a condition, in words that say what to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kernelsearch.api.kernelsearch import KernelSearch
+from kernelsearch.api.references import ObjectRef
+from kernelsearch.controller.builders import names
+from kernelsearch.controller.manifest import Key, Manifest, owned_by, uid
+from kernelsearch.controller.plan import conditions, pods
+from kernelsearch.controller.plan.conditions import Condition
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A search as observed."""
+
+    body: Manifest
+    children: Mapping[Key, Manifest]
+    """Its own, by kind and name."""
+    server: Manifest | None
+    """The ModelServer that it uses, whoever owns it."""
+    pool: Manifest | None
+    """The VerifierPool that it uses, whoever owns it."""
+    missing_reference: str
+    """Why the problem's reference cannot be mounted; empty when it can."""
+    now: datetime
+    trouble: str = ""
+    """Why the last pass failed; empty when it did not."""
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        return self.body.get("status") or {}
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        metadata: Mapping[str, Any] = self.body["metadata"]
+        return metadata
+
+    @property
+    def runner(self) -> pods.Pod | None:
+        found = self.children.get(Key("Pod", names.runner(self.metadata["name"])))
+        return pods.read(found) if found else None
+
+    @property
+    def gated(self) -> bool:
+        """A pod is held back by a queue."""
+        return self.runner is not None and self.runner.gated
+
+
+def all_of(seen: Seen, search: KernelSearch) -> tuple[Condition, Condition, Condition]:
+    """ModelReady, VerifiersReady, RunnerReady."""
+    return model(seen, search), verifiers(seen, search), runner(seen)
+
+
+def model(seen: Seen, search: KernelSearch) -> Condition:
+    spec = search.spec.model
+    if spec.endpoint is not None:
+        return conditions.true("ModelReady", "External", f"asked at {spec.endpoint.url}; the runner reports failures")
+    return _shared("ModelReady", "ModelServer", seen, seen.server, spec.server_ref)
+
+
+def verifiers(seen: Seen, search: KernelSearch) -> Condition:
+    return _shared("VerifiersReady", "VerifierPool", seen, seen.pool, search.spec.verifiers.pool_ref)
+
+
+def runner(seen: Seen) -> Condition:
+    pod = seen.runner
+    if pod is None:
+        return conditions.false("RunnerReady", "NoPod", "the runner's pod is being made")
+    if pod.ready:
+        return conditions.true("RunnerReady", "Running", "")
+    reason = "Ended" if pod.over else "Starting"
+    return conditions.false("RunnerReady", reason, pod.trouble or "it is being removed")
+
+
+def _shared(kind: str, what: str, seen: Seen, found: Manifest | None, ref: ObjectRef | None) -> Condition:
+    own = seen.metadata["namespace"]
+    name = ref.name if ref else seen.metadata["name"]
+    if found is None:
+        if ref is None:
+            return conditions.false(kind, "Creating", f"{what} {name} is being made")
+        place = ref.namespace or own
+        return conditions.false(kind, f"{what}NotFound", f"no {what} {name} in namespace {place}; create it")
+    if ref is None and not owned_by(found, uid(seen.body)):
+        message = f"a {what} named {name} belongs to somebody else; rename the search, or use that one by name"
+        return conditions.false(kind, "NameTaken", message)
+    allowed = found.get("spec", {}).get("allowedNamespaces") or ()
+    if ref and ref.namespace not in {"", own} and own not in allowed:
+        message = f"{what} {ref.namespace}/{name} does not admit namespace {own}; add it to its spec.allowedNamespaces"
+        return conditions.false(kind, "NamespaceNotAllowed", message)
+    ready = conditions.find(found.get("status") or {}, "Ready")
+    if ready.get("status") == "True":
+        return conditions.true(kind, str(ready["reason"]), str(ready.get("message", "")))
+    return conditions.false(kind, str(ready.get("reason", "Starting")), str(ready.get("message", "it is starting")))

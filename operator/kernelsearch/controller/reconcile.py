@@ -1,0 +1,132 @@
+"""One pass over one object: observe, plan, apply, status. Whatever fails is told, counted and tried again."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from kernelsearch.api import validation
+from kernelsearch.api.model_server import ModelServer
+from kernelsearch.api.resource import Resource
+from kernelsearch.api.verifier_pool import VerifierPool
+from kernelsearch.controller import status
+from kernelsearch.controller.apply import Applier
+from kernelsearch.controller.cluster import KINDS, Cluster, ConflictError
+from kernelsearch.controller.manifest import Manifest, deleting, uid
+from kernelsearch.controller.observe import Name, Observer
+from kernelsearch.controller.plan import conditions, model_server, search, shared, verifier_pool
+from kernelsearch.controller.settings import Settings
+from kernelsearch.metrics import OperatorMetrics
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+AGAIN_S = 0.2
+"""After a conflict: somebody wrote in between, and the object has to be read again."""
+
+Kind = TypeVar("Kind", bound=Resource)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Reconciler:
+    """Everything that passes share."""
+
+    cluster: Cluster
+    settings: Settings
+    observer: Observer
+    metrics: OperatorMetrics
+    keys: Mapping[str, str]
+    """`issuer` and `jwks`, as they are now."""
+    clock: Callable[[], datetime] = now
+    announce: Callable[[Manifest, str, str], None] = lambda *_: None
+    """Tells an event: object, reason, message."""
+    _failures: dict[Name, tuple[int, str]] = field(default_factory=dict)
+    _stale: set[Name] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._applier = Applier(self.cluster)
+
+    async def run(self, name: Name) -> float:
+        """Seconds until the next pass that time alone makes necessary. Raises nothing but CancelledError."""
+        with self.metrics.duration.labels(name.kind).time():
+            try:
+                wait = await self._pass(name)
+            except ConflictError:
+                self._stale.add(name)
+                self.metrics.reconciles.labels(name.kind, "conflict").inc()
+                return AGAIN_S
+            except Exception as error:  # noqa: BLE001 - a daemon that ends is never started again: it must not end
+                return self._failed(name, error)
+        self._failures.pop(name, None)
+        self.metrics.reconciles.labels(name.kind, "ok").inc()
+        return wait
+
+    def _failed(self, name: Name, error: Exception) -> float:
+        count = self._failures.get(name, (0, ""))[0]
+        self._failures[name] = (count + 1, f"{type(error).__name__}: {str(error)[:800]}")
+        log.error("%s %s/%s: a pass failed", *name, exc_info=error)
+        self.metrics.reconciles.labels(name.kind, "error").inc()
+        return BACKOFF_S[min(count, len(BACKOFF_S) - 1)]
+
+    async def _pass(self, name: Name) -> float:
+        body = await self._body(name)
+        if body is None or deleting(body):
+            return shared.LOOK_AGAIN_SECONDS
+        plan = await self._plan(name, body)
+        await self._write_status(body, plan)
+        await self._applier.children(body, plan, self.observer.labelled(name))
+        if plan.delete:
+            metadata = body["metadata"]
+            await self.cluster.delete(KINDS[name.kind], metadata["namespace"], metadata["name"], uid(body))
+        return plan.requeue_seconds
+
+    async def _body(self, name: Name) -> Manifest | None:
+        """From the index, but read anew after a conflict: the index lags behind our own writes."""
+        if name in self._stale:
+            self._stale.discard(name)
+            return await self.cluster.get(KINDS[name.kind], name.namespace, name.name)
+        return self.observer.body(name)
+
+    async def _plan(self, name: Name, body: Manifest) -> shared.Plan:
+        trouble = self._failures.get(name, (0, ""))[1]
+        if name.kind == "KernelSearch":
+            seen = await self.observer.search(name, body, self.cluster, self.clock(), trouble)
+            try:
+                read = validation.read({**body, "status": None})
+            except validation.InvalidManifestError as error:
+                return search.invalid(seen, str(error))
+            return search.plan(seen, read, self.settings)
+        found = self.observer.shared(name, body, self.clock(), self.keys, trouble)
+        if name.kind == "ModelServer":
+            return model_server.plan(found, _read(ModelServer, body), self.settings)
+        return verifier_pool.plan(found, _read(VerifierPool, body), self.settings)
+
+    async def _write_status(self, body: Manifest, plan: shared.Plan) -> None:
+        if plan.status is None or not status.differs(body, plan.status):
+            return
+        await status.write(self.cluster, body, plan.status)
+        self._tell(body, plan.status)
+
+    def _tell(self, body: Manifest, written: Mapping[str, Any]) -> None:
+        """Events and counts for what has just changed; a crash before this line loses them, and never doubles them."""
+        before = body.get("status") or {}
+        for each in written["conditions"]:
+            old = conditions.find(before, each["type"])
+            changed = (old.get("status"), old.get("reason")) != (each["status"], each["reason"])
+            if changed and each["reason"] not in {"NotYet", "Pending", "NotSuspended", "AsExpected"}:
+                self.announce(body, f"{each['type']}{each['status']}", f"{each['reason']}: {each['message']}")
+        ended = conditions.holds(written, "Complete") and not conditions.holds(before, "Complete")
+        if ended and body["kind"] == "KernelSearch":
+            self.metrics.count_finished(before, conditions.find(written, "Complete")["reason"])
+
+
+def _read(model: type[Kind], body: Manifest) -> Kind:
+    """Raises ValueError with the faults."""
+    parts = {name: body[name] for name in ("apiVersion", "kind", "spec")}
+    return model.model_validate_json(json.dumps({**parts, "metadata": {"name": body["metadata"]["name"]}}))

@@ -1,0 +1,29 @@
+"""The operator's part of a status, written whole or not at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kernelsearch.controller.apply import MANAGER
+from kernelsearch.controller.cluster import Cluster
+from kernelsearch.controller.manifest import Manifest
+
+OWNED = (
+    *("phase", "conditions", "observedGeneration", "startTime", "segmentStartTime", "deadlineTime", "usedSeconds"),
+    *("startupSegmentStartTime", "startupUsedSeconds", "completionTime", "endpoint", "users", "activeSince"),
+    *("idleSince", "readyReplicas"),
+)
+"""Every field that the operator writes in any kind; all others are the runner's."""
+
+
+def differs(body: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Something that the operator owns is not as it should be."""
+    there = body.get("status") or {}
+    return any(there.get(name) != wanted.get(name) for name in OWNED)
+
+
+async def write(cluster: Cluster, body: Manifest, wanted: Mapping[str, Any]) -> Manifest:
+    """Onto this very object as it was read; ConflictError when it has changed since."""
+    metadata = body["metadata"]
+    place = {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")}
+    patch = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": place, "status": dict(wanted)}
+    return await cluster.apply_status(patch, MANAGER)
