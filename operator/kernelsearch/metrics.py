@@ -22,7 +22,7 @@ class RunnerMetrics:
             "kernelsearch_runner_attempts", "Finished attempts by verdict.", ["verdict"], registry=registry
         )
         self.tokens = Counter("kernelsearch_runner_tokens", "Tokens paid for, by kind.", ["kind"], registry=registry)
-        self.generation = Histogram(
+        self.seconds = Histogram(
             "kernelsearch_runner_attempt_seconds",
             "From prompt to verdict.",
             buckets=SECONDS,

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from kernelverify import __version__, sandbox
+from kernelverify import __version__, auth, sandbox
 from kernelverify.jobs import FullError, Job, Jobs, LaneError, ProblemError
 from kernelverify.metrics import Metrics
 from kernelverify.settings import Settings
@@ -20,13 +20,16 @@ MOST_WAIT_S = 60.0
 RETRY_S = 5
 JOBS = web.AppKey("jobs", Jobs)
 METRICS = web.AppKey("metrics", Metrics)
+GUARD: web.AppKey[auth.Guard | None] = web.AppKey("guard")
+OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+"""For the kubelet and Prometheus, which have no token of ours."""
 
 
-async def serve(settings: Settings, host: str, port: int) -> None:
+async def serve(settings: Settings, host: str, port: int, guard: auth.Guard | None = None) -> None:
     """Until SIGTERM or Ctrl-C; says where it listens as its first line on stdout."""
     jobs = Jobs(settings)
     await jobs.start()
-    runner = web.AppRunner(make(jobs), access_log=None)
+    runner = web.AppRunner(make(jobs, guard), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()
@@ -40,9 +43,10 @@ async def serve(settings: Settings, host: str, port: int) -> None:
     await runner.cleanup()
 
 
-def make(jobs: Jobs) -> web.Application:
-    app = web.Application(client_max_size=MOST_BODY, middlewares=[_errors])
-    app[JOBS], app[METRICS] = jobs, Metrics()
+def make(jobs: Jobs, guard: auth.Guard | None = None) -> web.Application:
+    """The application; `guard` says who may ask, None admits everybody."""
+    app = web.Application(client_max_size=MOST_BODY, middlewares=[_errors, _admitted])
+    app[JOBS], app[METRICS], app[GUARD] = jobs, Metrics(), guard
     app.add_routes(
         [
             web.post("/v1/evaluations", _submit),
@@ -78,9 +82,24 @@ async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
         return _error(503, f"{error}; try again", headers={"Retry-After": str(RETRY_S)})
 
 
+@web.middleware
+async def _admitted(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Whose token it is becomes the client, so that nobody takes another's turn by another's name."""
+    guard = request.app[GUARD]
+    if guard is not None and request.path not in OPEN:
+        try:
+            request["client"] = guard.client(request.headers.get("Authorization", ""))
+        except auth.RefusedError as error:
+            return _error(401, str(error))
+    return await handler(request)  # type: ignore[no-any-return]
+
+
 async def _submit(request: web.Request) -> web.Response:
     jobs = request.app[JOBS]
-    job = await jobs.submit(Evaluation.model_validate(await request.json()))
+    asked = Evaluation.model_validate(await request.json())
+    if "client" in request:
+        asked = asked.model_copy(update={"client": request["client"]})
+    job = await jobs.submit(asked)
     return _json(service.Ticket(id=job.id, position=jobs.position(job)), status=202)
 
 

@@ -163,14 +163,41 @@ def _unreadable(reference: Path, error: ProblemError, *, as_json: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one.")
 @click.option("--insecure-open", is_flag=True, help="Allow a host other than loopback although nobody authenticates.")
-def serve(device: str, host: str, port: int, insecure_open: bool) -> None:
+@click.option(
+    "--auth",
+    "how",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "jwks"]),
+    help="jwks: clients show a Kubernetes ServiceAccount token.",
+)
+@click.option("--jwks-file", type=click.Path(dir_okay=False, path_type=Path), help="The cluster's keys; read anew.")
+@click.option("--issuer", default="", help="Who must have issued a token.")
+@click.option("--audience", default="kernelsearch-verifier", show_default=True, help="For whom it must be meant.")
+@click.option("--namespaces", default="", help="Whose tokens are admitted, comma separated.")
+def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
+    device: str,
+    host: str,
+    port: int,
+    insecure_open: bool,
+    how: str,
+    jwks_file: Path | None,
+    issuer: str,
+    audience: str,
+    namespaces: str,
+) -> None:
     """Serve evaluations over HTTP."""
-    from kernelverify import app
+    from kernelverify import app, auth
 
     _need_cpu(device)
-    if host not in {"127.0.0.1", "localhost", "::1"} and not insecure_open:
+    guard = None
+    if how == "jwks":
+        if jwks_file is None or not issuer or not namespaces:
+            raise click.UsageError("--auth jwks needs --jwks-file, --issuer and --namespaces")
+        guard = auth.Guard(jwks_file, issuer, audience, frozenset(namespaces.split(",")))
+    elif host not in {"127.0.0.1", "localhost", "::1"} and not insecure_open:
         raise click.UsageError(f"--host {host} is no loopback address and nobody authenticates; add --insecure-open")
-    asyncio.run(app.serve(settings.read(), host, port))
+    asyncio.run(app.serve(settings.read(), host, port, guard))
 
 
 def _need_cpu(device: str) -> None:

@@ -19,7 +19,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("-f", "--file", "path", required=True, metavar="FILE", help="KernelSearch manifest; - reads stdin.")
+@click.option("-f", "--file", "path", metavar="FILE", help="KernelSearch manifest; - reads stdin.")
+@click.option("--cluster", metavar="NAMESPACE/NAME", help="In a pod that the operator made: run this object.")
 @click.option(
     "--out", type=FOLDER, metavar="DIR", help="Where results go; an unfinished search there goes on. [runs/NAME]"
 )
@@ -38,7 +39,7 @@ def main() -> None:
     "--verifier-url", "verifier_urls", multiple=True, metavar="URL", help="A running verifier; may be repeated."
 )
 @click.option("--config-dir", type=OLD_FOLDER, metavar="DIR", help="DIR/NAME/KEY stands for that key of a ConfigMap.")
-def run(path: str, **options: object) -> None:
+def run(path: str | None, cluster: str | None, **options: object) -> None:
     """Run a search on this machine, or go on with one.
 
     The manifest is the cluster's own; a Secret's key is read from the environment variable
@@ -49,6 +50,12 @@ def run(path: str, **options: object) -> None:
     """
     if sys.platform == "win32":
         _refuse("kernelsearch run needs Linux or macOS: run it there, or in a container")
+    if (path is None) == (cluster is None):
+        _refuse("give -f FILE, or in a pod of a cluster --cluster NAMESPACE/NAME")
+    if cluster is not None:
+        from kernelsearch.cli import cluster_session
+
+        sys.exit(cluster_session.run(cluster))
     from kernelsearch.cli import plan, session
 
     sys.exit(session.run(plan.Asked(path=path, **options)))  # type: ignore[arg-type]

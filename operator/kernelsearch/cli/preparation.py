@@ -45,14 +45,24 @@ class Ready:
 
 
 async def prepare(
-    search: KernelSearch, problem: Problem, endpoint: Endpoint, urls: Sequence[str], audit_file: Path, say: Say
+    search: KernelSearch,
+    problem: Problem,
+    endpoint: Endpoint,
+    urls: Sequence[str],
+    audit_file: Path,
+    say: Say,
+    *,
+    token: Callable[[], str] | None = None,
 ) -> Ready:
-    """Ask all of it. Raises InvalidManifestError, UnusableProblemError or InfrastructureError."""
+    """Ask all of it; `token` tells verifiers who asks.
+
+    Raises InvalidManifestError, UnusableProblemError or InfrastructureError.
+    """
     clock = local.MonotonicClock()
     clock.start()
     patience = pool.Patience(give_up_s=VERIFIER_SECONDS)
     until = float(search.spec.budget.startup_deadline_seconds)
-    async with VerifierClient(urls, problem, clock, patience=patience) as verifier:
+    async with VerifierClient(urls, problem, clock, patience=patience, token=token) as verifier:
         able = await verifier.capabilities(until)
         languages = wiring.languages(search, able)
         wiring.check_baselines(search, able)

@@ -34,6 +34,10 @@ class Patience:
     backoff: errors.Backoff = field(default_factory=lambda: errors.Backoff(first_s=0.5, longest_s=15.0))
 
 
+NONE_S = 0.5
+"""Between two looks at a pool without any verifier."""
+
+
 class LostError(errors.TransientError):
     """The job was accepted and its verifier vanished: submitted again under the same key."""
 
@@ -70,22 +74,26 @@ class Pool:
     """All verifiers."""
 
     def __init__(self, urls: Sequence[str], clock: Clock, patience: Patience, random: Random) -> None:
-        if not urls:
-            raise ValueError("no verifier's URL was given; give at least one, as http://HOST:PORT")
         self._sites = [Site.of(url) for url in urls]
         self._clock = clock
         self._patience = patience
         self._random = random
 
+    def renew(self, urls: Sequence[str]) -> None:
+        """These are the verifiers from now on; what is known of those that stay is kept."""
+        known = {site.url: site for site in self._sites}
+        fresh = [Site.of(url) for url in urls]
+        self._sites = [known.get(site.url, site) for site in fresh]
+
     async def choose(self, search: "Persistence") -> Site:
-        """The least loaded verifier that is not set aside; waits for one to come back."""
+        """The least loaded verifier that is not set aside; waits for one to come back, or to be found."""
         while True:
             now = self._clock.now()
             search.check(now)
             usable = [site for site in self._sites if site.usable_from <= now]
             if usable:
                 return min(usable, key=Site.load)
-            soonest = min(site.usable_from for site in self._sites)
+            soonest = min((site.usable_from for site in self._sites), default=now + NONE_S)
             await self._clock.sleep(max(0.01, min(soonest, search.ends(now)) - now))
 
     def put_aside(self, site: Site, error: errors.TransientError) -> None:

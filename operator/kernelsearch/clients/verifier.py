@@ -43,6 +43,7 @@ class VerifierClient:
         *,
         options: Options | None = None,
         client: str = "kernelsearch",
+        token: Callable[[], str] | None = None,
         patience: Patience | None = None,
         random: Random | None = None,
     ) -> None:
@@ -50,6 +51,7 @@ class VerifierClient:
         self._clock = clock
         self._options = options or Options()
         self._client = client
+        self._token = token
         self._patience = patience or Patience()
         self._pool = Pool(urls, clock, self._patience, random or Random())  # noqa: S311 - jitter
         self._session: aiohttp.ClientSession | None = None
@@ -63,6 +65,10 @@ class VerifierClient:
     ) -> None:
         if self._session is not None:
             await self._session.close()
+
+    def renew(self, urls: Sequence[str]) -> None:
+        """These are the verifiers from now on: pods come and go. None at all is borne as long as their failing."""
+        self._pool.renew(urls)
 
     async def verify(self, candidate: Candidate, deadline: float) -> Report:
         """See `search.ports.Verifier`. Cancelling it cancels the job at the verifier, as reaching `deadline` does."""
@@ -202,6 +208,8 @@ class VerifierClient:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
+            if self._token is not None:  # read for each request: the kubelet renews it
+                headers["Authorization"] = f"Bearer {self._token()}"
             async with self._session.request(
                 method, f"{site.url}{path}", data=content, headers=headers, timeout=timeout
             ) as response:
@@ -239,7 +247,8 @@ def _raise_for(url: str, status: int, headers: Mapping[str, str], text: bytes) -
         return
     body = _error_body(text)
     said = f"{url} answered {status}: {f'{body.field}: ' if body.field else ''}{body.error}"
-    if errors.is_transient(status):
+    if errors.is_transient(status) or status == HTTPStatus.UNAUTHORIZED:
+        # A verifier that does not know our key yet, or a token that has just run out: nobody's fault but the cluster's.
         raise errors.TransientError(said, errors.retry_after(headers))
     if (body.field or "").startswith("problem"):
         raise UnusableProblemError(f"{body.field}: {body.error}")

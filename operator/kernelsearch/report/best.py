@@ -25,15 +25,9 @@ class Origin:
 
 def keep(place: Path, origin: Origin, record: Mapping[str, Any]) -> None:
     """Write the files of an archived attempt; the kernel last. Raises InfrastructureError."""
-    files = {
-        "reference.py": origin.reference,
-        "report.json": json.dumps(_report(record), ensure_ascii=False, indent=1) + "\n",
-        "REPRODUCE.md": reproduce(origin, record),
-        "kernel.py": str(record.get("source") or ""),
-    }
     try:
         place.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
+        for name, text in files(origin, record).items():
             fresh = place / f".{name}.new"
             fresh.write_text(text, encoding="utf-8", errors="replace")
             fresh.replace(place / name)
@@ -41,6 +35,16 @@ def keep(place: Path, origin: Origin, record: Mapping[str, Any]) -> None:
         raise InfrastructureError(
             f"the best kernel could not be written to {place}: {error.strerror or error}; make room there"
         ) from error
+
+
+def files(origin: Origin, record: Mapping[str, Any]) -> dict[str, str]:
+    """Text of each file, by name; the kernel last."""
+    return {
+        "reference.py": origin.reference,
+        "report.json": json.dumps(_report(record), ensure_ascii=False, indent=1) + "\n",
+        "REPRODUCE.md": reproduce(origin, record),
+        "kernel.py": str(record.get("source") or ""),
+    }
 
 
 def is_kept(place: Path, source: str) -> bool:

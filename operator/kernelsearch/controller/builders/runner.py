@@ -81,7 +81,7 @@ def pod(
             *policy.runner.env,
         ],
         "ports": [{"name": "metrics", "containerPort": names.METRICS_PORT}],
-        "readinessProbe": pods.probe("/healthz", "metrics", periodSeconds=2, failureThreshold=3),
+        "readinessProbe": pods.probe("/readyz", "metrics", periodSeconds=2, failureThreshold=3),
         "livenessProbe": pods.probe("/healthz", "metrics", periodSeconds=20, failureThreshold=6),
         "resources": policy.runner.resources,
         "securityContext": pods.CONTAINER_SECURITY,
