@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cluster import machine, packages, tools
+from cluster import images, machine, packages, tools
 
 STATE = click.option("--state", type=click.Path(path_type=Path), default=Path(".cluster"), show_default=True)
 
@@ -27,18 +27,25 @@ def build(names: tuple[str, ...], with_packages: bool) -> None:
         click.echo(tools.build(tools.TOOLS[name]))
 
 
+@main.command("images")
+def build_images() -> None:
+    """Build the system's images from this checkout, and print where their archives are."""
+    for image in (images.OPERATOR, images.VERIFIER):
+        click.echo(images.build(image))
+
+
 @main.command()
 @STATE
 @click.option("--control-plane-only", is_flag=True, help="An API server without a node: no pod ever runs.")
 @click.option(
-    "--image", "images", multiple=True, type=click.Path(exists=True, path_type=Path), help="Archive to import."
+    "--image", "archives", multiple=True, type=click.Path(exists=True, path_type=Path), help="Archive to import."
 )
 @click.option("--gpus", default=0, help="Fake GPUs on the node.")
-def up(state: Path, control_plane_only: bool, images: tuple[Path, ...], gpus: int) -> None:
+def up(state: Path, control_plane_only: bool, archives: tuple[Path, ...], gpus: int) -> None:
     """Start a cluster that outlives this command."""
     state.mkdir(parents=True, exist_ok=True)
     try:
-        started = machine.up(state, node=not control_plane_only, images=images, gpus=gpus)
+        started = machine.up(state, node=not control_plane_only, images=archives, gpus=gpus)
     except (machine.ClusterError, tools.BuildError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"# ready: {', '.join(f'{name} after {seconds} s' for name, seconds in started.seconds.items())}")

@@ -23,7 +23,7 @@ def run(*, verbose: bool) -> int:
     except settings.SettingsError as error:
         click.echo(f"error: {error}", err=True)
         return UNUSABLE
-    except cluster.ClusterError as error:
+    except (cluster.ClusterError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         return NO_CLUSTER
     except KeyboardInterrupt:

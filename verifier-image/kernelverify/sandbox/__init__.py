@@ -121,6 +121,7 @@ def apply(policy: Policy) -> dict[str, str]:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         _close_descriptors(policy.keep_fds)
         _leave_session()
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # forked from one that is not, whose files in /proc are root's
         Path("/proc/self/oom_score_adj").write_text("1000")  # in doubt the kernel kills the candidate, not the referee
         own_uid = policy.uid is not None and identity.can_change()
         _limit(policy, own_uid=own_uid)
