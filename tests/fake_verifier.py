@@ -53,6 +53,8 @@ class FakeVerifier:
     cancelled: list[str] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
     """The `wait` parameter of each poll."""
+    tokens: list[str] = field(default_factory=list)
+    """The `Authorization` header of each submission and poll."""
     url: str = ""
     _numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
     _runner: web.AppRunner | None = None
@@ -85,6 +87,7 @@ class FakeVerifier:
 
     async def _submit(self, request: web.Request) -> web.Response:
         evaluation = Evaluation.model_validate_json(await request.read())
+        self.tokens.append(request.headers.get("Authorization", ""))
         if self.refusals:
             return self.refusals.pop(0)
         key = evaluation.idempotency_key
@@ -96,6 +99,7 @@ class FakeVerifier:
 
     async def _poll(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
+        self.tokens.append(request.headers.get("Authorization", ""))
         self.waits.append(request.query.get("wait", ""))
         if name not in self.jobs:
             return refusal(404, f"no job {name}")

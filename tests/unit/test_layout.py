@@ -48,7 +48,10 @@ def test_the_standard_librarys_operator_is_still_itself():
 def test_versions_agree(root):
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
 
+    chart = yaml.safe_load((root / "charts/kernelsearch/Chart.yaml").read_text())
+
     assert {project["version"]} == {kernelsearch.__version__, kernelverify.__version__}
+    assert {project["version"]} == {chart["version"], chart["appVersion"]}
 
 
 def test_the_changelog_knows_the_version(root):
@@ -58,7 +61,8 @@ def test_the_changelog_knows_the_version(root):
 
 
 def test_generated_files_are_current(root):
-    assert definitions.stale(root / "crds") == [], "run `kernelsearch crd`"
+    for folder in ("crds", "charts/kernelsearch/files/crds"):
+        assert definitions.stale(root / folder) == [], "run `kernelsearch crd`"
 
 
 def test_nothing_but_generated_files_is_in_crds(root):

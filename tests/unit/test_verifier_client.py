@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -360,9 +361,37 @@ def test_a_url_that_is_none_is_refused_with_the_form_to_write(url: str):
         client([url])
 
 
-def test_no_url_at_all_is_refused():
-    with pytest.raises(ValueError, match="no verifier's URL"):
-        client([])
+async def test_a_pool_without_verifiers_is_borne_for_a_while():
+    async with client([], replace(QUICK, give_up_s=0.3)) as asked:
+        with pytest.raises(VerifierUnavailableError, match="no verifier could be used in time"):
+            await asked.verify(candidate(), soon(5))
+
+
+async def test_a_verifier_found_meanwhile_gets_the_waiting_candidate():
+    async with running(FakeVerifier()) as urls, client([]) as asked:
+        waiting = asyncio.create_task(asked.verify(candidate(), soon()))
+        await asyncio.sleep(0.1)
+        asked.renew(urls)
+
+        assert (await waiting).status is Status.CORRECT
+
+
+async def test_the_token_is_read_anew_for_each_request():
+    tokens = iter(f"t{n}" for n in range(99))
+    verifier = FakeVerifier()
+    async with running(verifier) as urls, client(urls, token=lambda: next(tokens)) as asked:
+        await asked.verify(candidate(), soon())
+
+    assert verifier.tokens[0] == "Bearer t0"
+    assert len(set(verifier.tokens)) == len(verifier.tokens) > 1
+
+
+async def test_a_refused_token_is_the_clusters_fault_and_tried_again():
+    verifier = FakeVerifier(refusals=[refusal(401, "a key that is not known yet")])
+    async with running(verifier) as urls, client(urls) as asked:
+        report = await asked.verify(candidate(), soon())
+
+    assert report.status is Status.CORRECT
 
 
 def test_backoff_doubles_up_to_its_limit_with_jitter():

@@ -82,15 +82,23 @@ def report(folder: Path, html: Path | None) -> None:
 
 @main.command("crd")
 @click.option("--check", is_flag=True, help="Write nothing; fail when a file is stale.")
-@click.option("--folder", type=FOLDER, default=Path("crds"), show_default=True, metavar="DIR")
-def definitions(check: bool, folder: Path) -> None:
-    """Write the custom resource definitions."""
+@click.option(
+    "--folder",
+    "folders",
+    type=FOLDER,
+    multiple=True,
+    default=(Path("crds"), Path("charts/kernelsearch/files/crds")),
+    show_default=True,
+    metavar="DIR",
+)
+def definitions(check: bool, folders: tuple[Path, ...]) -> None:
+    """Write the custom resource definitions: for kubectl, and for the chart."""
     from kernelsearch.cli import definitions as files
 
     if not check:
-        for path in files.write(folder):
+        for path in [path for folder in folders for path in files.write(folder)]:
             click.echo(f"wrote {path}")
-    elif stale := files.stale(folder):
+    elif stale := [path for folder in folders for path in files.stale(folder)]:
         click.echo(f"stale: {', '.join(map(str, stale))}; run `kernelsearch crd`", err=True)
         sys.exit(1)
 
@@ -106,6 +114,17 @@ def operate(verbose: bool) -> None:
     from kernelsearch.cli import operator
 
     sys.exit(operator.run(verbose=verbose))
+
+
+@main.command("uninstall")
+@click.option("--namespace", required=True, help="The operator's own.")
+@click.option("--deployment", required=True, help="Its name.")
+@click.option("--watched", default="", help="Namespaces that it watches, comma separated. [all]")
+def uninstall(namespace: str, deployment: str, watched: str) -> None:
+    """Stop an operator and remove its finalizers, so that nothing is stuck without it. Objects stay."""
+    from kernelsearch.cli import operator
+
+    sys.exit(operator.uninstall(namespace, deployment, tuple(filter(None, watched.split(",")))))
 
 
 @main.command("replay-model")

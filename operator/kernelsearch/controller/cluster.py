@@ -32,7 +32,12 @@ WATCH_S = 240
 QUIET_S = 300.0
 """Longer than a watch lasts: no byte for so long means that the connection is dead."""
 GONE = 410
+MERGE = "application/merge-patch+json"
 PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+Body = bytes | Manifest | None
+"""Of a request: our own bytes, or what the library serialises."""
 
 
 class ClusterError(Exception):
@@ -180,6 +185,23 @@ class ApiServer:
         except _NotFoundError:
             return
 
+    async def patch(self, kind: Kind, body: Manifest, patch: Manifest) -> Manifest:
+        """A merge patch onto the object as it was read; ConflictError when it has changed since."""
+        metadata = {**patch.get("metadata", {}), "resourceVersion": body["metadata"]["resourceVersion"]}
+        path = kind.path(body["metadata"]["namespace"], body["metadata"]["name"])
+        return await self._merge(path, {**patch, "metadata": metadata})
+
+    async def scale(self, kind: Kind, namespace: str, name: str, replicas: int) -> None:
+        """How many pods it should have; one that is not there needs none."""
+        try:
+            await self._merge(kind.path(namespace, name), {"spec": {"replicas": replicas}})
+        except _NotFoundError:
+            return
+
+    async def _merge(self, path: str, patch: Manifest) -> Manifest:
+        """The library serialises what is JSON by its type itself."""
+        return await self._ask("PATCH", path, body=patch, headers={"Content-Type": MERGE})
+
     async def text(self, path: str) -> str:
         """Any other path, as it is."""
         return (await self._raw("GET", path, {}, None, {"Accept": "*/*"})).decode()
@@ -242,14 +264,19 @@ class ApiServer:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: Body = None,
         headers: Mapping[str, str] | None = None,
     ) -> Manifest:
         found = json.loads(await self._raw(method, path, query or {}, body, headers or {}))
         return found if isinstance(found, dict) else {}
 
     async def _raw(
-        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Body,
+        headers: Mapping[str, str],
     ) -> bytes:
         response = await self._send(method, path, query, body, headers, aiohttp.ClientTimeout(total=REQUEST_S))
         try:
@@ -266,7 +293,7 @@ class ApiServer:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: bytes | None,
+        body: Body,
         headers: Mapping[str, str],
         limits: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
