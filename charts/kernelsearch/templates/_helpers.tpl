@@ -1,20 +1,30 @@
-{{- define "kernelsearch.name" -}}{{ .Release.Name | trunc 50 }}-operator{{- end }}
-{{- define "kernelsearch.labels" -}}
-app.kubernetes.io/name: kernelsearch
-app.kubernetes.io/component: operator
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
-{{- end }}
+{{- define "kernelsearch.name" -}}{{ .Release.Name | trunc 50 | trimSuffix "-" }}-operator{{- end }}
+{{- /* For what has no namespace: two releases of one name must not meet. */}}
+{{- define "kernelsearch.clusterName" -}}{{ .Release.Namespace }}-{{ include "kernelsearch.name" . }}{{- end }}
 {{- define "kernelsearch.selector" -}}
 app.kubernetes.io/name: kernelsearch
 app.kubernetes.io/component: operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
-{{- define "kernelsearch.image" -}}
-{{- $registry := .root.Values.global.imageRegistry -}}
-{{- if $registry }}{{ trimSuffix "/" $registry }}/{{ end }}{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- define "kernelsearch.labels" -}}
+{{ include "kernelsearch.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
+{{- /* Of pods that are not the operator: its Service and the uninstall look for the operator's by component. */}}
+{{- define "kernelsearch.hookLabels" -}}
+app.kubernetes.io/name: kernelsearch
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "kernelsearch.image" -}}
+{{- with .root.Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
+{{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- define "kernelsearch.operatorImage" -}}{{ include "kernelsearch.image" (dict "root" . "image" .Values.image) }}{{- end }}
+
+{{- /* The `restricted` Pod Security Standard, and a root that cannot be written. */}}
 {{- define "kernelsearch.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -26,14 +36,52 @@ allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}
 readOnlyRootFilesystem: true
 {{- end }}
-{{- define "kernelsearch.rules" -}}
-- {apiGroups: [kernelsearch.dev], resources: [kernelsearches, modelservers, verifierpools], verbs: [get, list, watch, create, patch, update, delete]}
-- {apiGroups: [kernelsearch.dev], resources: [kernelsearches/status, modelservers/status, verifierpools/status], verbs: [get, patch, update]}
-- {apiGroups: [kernelsearch.dev], resources: [kernelsearches/finalizers, modelservers/finalizers, verifierpools/finalizers], verbs: [update]}
-- {apiGroups: [""], resources: [pods, services, configmaps, serviceaccounts], verbs: [get, list, watch, create, patch, update, delete]}
-- {apiGroups: [""], resources: [events], verbs: [create, patch]}
-- {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
-- {apiGroups: [apps], resources: [deployments], verbs: [get, list, watch, create, patch, update, delete]}
-- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [get, list, watch, create, patch, update, delete]}
-- {apiGroups: [rbac.authorization.k8s.io], resources: [roles, rolebindings], verbs: [get, list, watch, create, patch, update, delete]}
+{{- define "kernelsearch.pullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The proxy as environment. The kubelet puts the API server's address in: Services of the cluster are in no domain
+     when they are asked by address. Lower case too: tools disagree about which of the two they read. */}}
+{{- define "kernelsearch.proxy" -}}
+{{- with .Values.proxy }}
+{{- if or .http .https }}
+{{- $without := list "localhost" "127.0.0.1" ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" }}
+{{- $without = concat $without (compact (splitList "," .noProxy)) }}
+{{- range $name, $value := dict "HTTP_PROXY" .http "HTTPS_PROXY" .https "NO_PROXY" (join "," $without) }}
+{{- if $value }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ lower $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What kernelsearch.controller.settings reads as the policy. */}}
+{{- define "kernelsearch.policy" -}}
+{{- $proxy := include "kernelsearch.proxy" . | fromYamlArray }}
+{{- $roles := dict "verifier" .Values.verifier }}
+{{- range $role := list "runner" "model" }}
+{{- $values := get $.Values $role }}
+{{- $_ := set $roles $role (merge (dict "env" (concat $proxy $values.env)) $values) }}
+{{- end }}
+{{- $pods := dict "imagePullPolicy" .Values.image.pullPolicy "imagePullSecrets" .Values.imagePullSecrets }}
+{{- toYaml (merge $pods $roles (dict "networkPolicy" .Values.networkPolicy) .Values.policy) }}
+{{- end }}
+{{- define "kernelsearch.configuration" -}}
+presets.yaml: |
+  {{- toYaml .Values.presets | nindent 2 }}
+policy.yaml: |
+  {{- include "kernelsearch.policy" . | nindent 2 }}
+{{- end }}
+
+{{- /* Where `helm test` searches. */}}
+{{- define "kernelsearch.smokeNamespace" -}}
+{{- if or (not .Values.watchNamespaces) (has .Release.Namespace .Values.watchNamespaces) }}{{ .Release.Namespace }}
+{{- else }}{{ first .Values.watchNamespaces }}{{ end }}
 {{- end }}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from kernelsearch.api.model_server import ModelServer
+from kernelsearch.api.workload import ModelGpu
 from kernelsearch.controller.builders import names, pods, template
 from kernelsearch.controller.manifest import Manifest
 from kernelsearch.controller.settings import Settings
@@ -24,7 +25,7 @@ class Serving:
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     port: int = names.MODEL_PORT
-    gpu: Mapping[str, Any] | None = None
+    gpu: ModelGpu | None = None
     memory_gb: int = 0
     """GPU memory that the weights need, for the preflight; 0 when unknown."""
     shm: str = ""
@@ -35,13 +36,14 @@ class Serving:
         """The spec's fields over the preset's. `operator` as a preset's image stands for our own."""
         spec = server.spec
         image = spec.image or str(preset.get("image", ""))
+        gpu = spec.gpu or (ModelGpu.model_validate(preset["gpu"]) if preset.get("gpu") else None)
         return cls(
             engine=str(spec.engine or preset.get("engine", "custom")),
             image=own_image if image == "operator" else image,
             command=spec.command or tuple(preset.get("command", ())),
             args=spec.args if spec.args is not None else tuple(map(str, preset.get("args", ()))),
             port=spec.port or int(preset.get("port", names.MODEL_PORT)),
-            gpu=spec.gpu.model_dump() if spec.gpu else preset.get("gpu"),
+            gpu=gpu,
             memory_gb=int(preset.get("memoryGB", 0)),
             shm=str(preset.get("shm", "")),
         )
@@ -127,10 +129,9 @@ def _token(server: ModelServer) -> list[Manifest]:
 def _resources(serving: Serving, defaults: Manifest) -> Manifest:
     if not serving.gpu:
         return defaults
-    amount = {str(serving.gpu.get("resource_name", "nvidia.com/gpu")): str(serving.gpu.get("count", 8))}
+    amount = {serving.gpu.resource_name: str(serving.gpu.count)}
     return {**defaults, "limits": {**defaults.get("limits", {}), **amount}}
 
 
-def _placement(gpu: Mapping[str, Any] | None) -> Manifest:
-    product = (gpu or {}).get("product")
-    return {"nodeSelector": {"nvidia.com/gpu.product": product}} if product else {}
+def _placement(gpu: ModelGpu | None) -> Manifest:
+    return {"nodeSelector": {"nvidia.com/gpu.product": gpu.product}} if gpu and gpu.product else {}

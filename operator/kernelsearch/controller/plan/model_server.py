@@ -55,13 +55,12 @@ def faults(server: ModelServer, settings: Settings) -> Iterator[str]:
 
 def _too_small(serving: build.Serving) -> Iterator[str]:
     """The preflight: weights that cannot fit are refused before a node is taken for an hour."""
-    gpu = serving.gpu or {}
-    product, count = str(gpu.get("product", "")), int(gpu.get("count", 0))
-    each = next((size for name, size in GB_OF.items() if name in product), 0)
-    if serving.memory_gb and each and each * count < serving.memory_gb:
+    gpu = serving.gpu
+    each = next((size for name, size in GB_OF.items() if gpu and name in gpu.product), 0)
+    if gpu and each and each * gpu.count < serving.memory_gb:
         yield (
-            f"spec.gpu: {count} x {product} hold {each * count} GB and the weights need {serving.memory_gb} GB; "
-            "ask for more GPUs, or for larger ones"
+            f"spec.gpu: {gpu.count} x {gpu.product} hold {each * gpu.count} GB and the weights need "
+            f"{serving.memory_gb} GB; ask for more GPUs, or for larger ones"
         )
 
 

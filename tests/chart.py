@@ -1,0 +1,66 @@
+"""The chart, rendered by the real helm: for tests of what it says, and of what a cluster makes of it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import tools
+
+FOLDER = Path(__file__).resolve().parent.parent / "charts/kernelsearch"
+NAMESPACE = "system"
+
+
+class RefusedError(Exception):
+    """Helm refuses the values or the chart; the message is its own."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The objects of one release, hooks included."""
+
+    objects: tuple[dict[str, Any], ...]
+
+    def all(self, kind: str, **labels: str) -> list[dict[str, Any]]:
+        return [
+            each
+            for each in self.objects
+            if each["kind"] == kind and labels.items() <= (each["metadata"].get("labels") or {}).items()
+        ]
+
+    def one(self, kind: str, name: str) -> dict[str, Any]:
+        (found,) = [each for each in self.all(kind) if each["metadata"]["name"] == name]
+        return found
+
+
+def program() -> str:
+    """Helm: installed, or the test cluster's own. In CI it is built where it is not there yet (minutes)."""
+    if found := shutil.which("helm"):
+        return found
+    if os.environ.get("CI") or tools.path(tools.HELM).exists():
+        return str(tools.build(tools.HELM))
+    pytest.skip("no helm: install it, or build the tests' own by `make cluster-build`")
+
+
+def helm(*arguments: str, home: Path) -> str:
+    """What it said. Raises RefusedError."""
+    folders = {f"HELM_{each}_HOME": str(home / each.lower()) for each in ("CACHE", "CONFIG", "DATA")}
+    command = [program(), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **folders})
+    if done.returncode != 0:
+        raise RefusedError(done.stdout + done.stderr)
+    return done.stdout
+
+
+def render(home: Path, values: dict[str, Any] | None = None, more: Iterable[str] = ()) -> Rendered:
+    """The chart with these values. Raises RefusedError."""
+    file = home / "values.yaml"
+    file.write_text(yaml.safe_dump(values or {}))
+    text = helm("template", "kernelsearch", str(FOLDER), "-n", NAMESPACE, "-f", str(file), *more, home=home)
+    return Rendered(tuple(filter(None, yaml.safe_load_all(text))))
