@@ -263,11 +263,12 @@ def test_another_platform_is_refused_in_one_sentence_unless_a_verifier_is_given(
     quickstart = str(ROOT / "examples/quickstart.yaml")
 
     with pytest.raises(InvalidManifestError, match=r"needs Linux \(this is darwin\); give --verifier-url") as caught:
-        plan.settle(plan.Asked(quickstart))
+        plan.settle(plan.Asked(quickstart, model_url="http://model"))
     assert len(str(caught.value).splitlines()) == 1
-    assert plan.settle(plan.Asked(quickstart, verifier_urls=("http://there",))).verifier_urls == ("http://there",)
+    settled = plan.settle(plan.Asked(quickstart, model_url="http://model", verifier_urls=("http://there",)))
+    assert settled.verifier_urls == ("http://there",)
 
 
 def test_a_plan_cannot_be_changed():
     with pytest.raises((AttributeError, ValidationError)):
-        plan.settle(plan.Asked(str(ROOT / "examples/quickstart.yaml"))).text = ""
+        plan.settle(plan.Asked(str(ROOT / "examples/quickstart.yaml"), model_url="http://model")).text = ""
