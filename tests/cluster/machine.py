@@ -134,6 +134,8 @@ def down(state: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             if str(state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
+    if started := _PROCESSES.pop(plan.state, None):
+        started.wait(END_S)
     deadline = time.monotonic() + END_S
     for folder in plan.cgroups:
         _remove_cgroup(Path(folder), deadline)

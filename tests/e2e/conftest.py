@@ -141,12 +141,3 @@ def quickstart(root: Path) -> dict[str, Any]:
     """The example, answered by the replay in a ModelServer pod."""
     manifest: dict[str, Any] = yaml.safe_load((root / "examples/quickstart.yaml").read_text())
     return manifest
-
-
-def condition(search: dict[str, Any], kind: str) -> dict[str, Any]:
-    found = [each for each in search.get("status", {}).get("conditions", ()) if each["type"] == kind]
-    return found[0] if found else {}
-
-
-def complete(search: dict[str, Any]) -> bool:
-    return condition(search, "Complete").get("status") == "True"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from conftest import complete, condition
+from watching import complete, condition
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -72,7 +72,7 @@ class Guard:
             if stamp == self._read:
                 return
             found = jwt.PyJWKSet.from_dict(json.loads(self.file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, jwt.PyJWTError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError) as error:
             raise RefusedError(f"the cluster's keys cannot be read: {type(error).__name__}") from error
         self._keys = {str(key.key_id): key.key for key in found.keys}
         self._read = stamp

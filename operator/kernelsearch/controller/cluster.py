@@ -13,6 +13,7 @@ configuration, TLS and token rotation, our bytes.
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -323,7 +324,7 @@ async def connect() -> AsyncIterator[ApiServer]:
         config.load_incluster_config(settings)
     except config.ConfigException:
         try:
-            await config.load_kube_config(client_configuration=settings)
+            await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
         except (config.ConfigException, OSError) as error:
             raise ClusterError(
                 f"no cluster: this is no pod with a ServiceAccount token, and there is no kubeconfig: {error}"
