@@ -2,6 +2,9 @@
 
 import json
 import os
+import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,3 +61,52 @@ def namespace(control_plane: machine.Cluster) -> Iterator[Namespace]:
     control_plane.kubectl("create", "namespace", name)
     yield Namespace(name, control_plane)
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@dataclass
+class Operator:
+    """`kernelsearch operator` as a process of this machine, with the cluster's own kubeconfig."""
+
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            command = [sys.executable, "-m", "kernelsearch.cli", "operator"]
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """As a node that vanishes would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(40)
+
+
+PRESETS = {"replay-quickstart": {"engine": "custom", "image": "operator", "args": ["replay-model"]}}
+
+
+@pytest.fixture(scope="session")
+def operator(control_plane: machine.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    folder = tmp_path_factory.mktemp("operator")
+    (folder / "presets.yaml").write_text(json.dumps(PRESETS))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        **control_plane.environment,
+        "KERNELSEARCH_OPERATOR_IMAGE": "kernelsearch:test",
+        "KERNELSEARCH_VERIFIER_IMAGE": "kernelverify:test",
+        "KERNELSEARCH_PRESETS_FILE": str(folder / "presets.yaml"),
+        "KERNELSEARCH_PORT": str(port),
+        "PYTHONWARNINGS": "",
+    }
+    started = Operator(environment, folder / "log")
+    started.start()
+    yield started
+    code = started.stop()
+    log = started.log.read_text()
+    assert code == 0, log[-3000:]
+    assert "a pass failed" not in log, log[-6000:]

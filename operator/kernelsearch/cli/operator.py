@@ -33,6 +33,7 @@ def run(*, verbose: bool) -> int:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format=FORMAT)
     for noisy in ("kopf.objects", "asyncio", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.engines.posting").setLevel(logging.CRITICAL)  # events are a courtesy
     try:
         asyncio.run(operate.run(settings.read()))
     except settings.SettingsError as error:

@@ -7,6 +7,7 @@ configuration, TLS and token rotation, our bytes.
     ClusterError
     ├── ConflictError       409: somebody else wrote meanwhile, or the object exists; read again
     ├── InvalidError        400, 413 or 422: the server refuses the content; trying again does not help
+    ├── TerminatingError    403 in a namespace that is being deleted: nothing can be made there any more
     ├── ForbiddenError      401 or 403: the operator's RBAC; the message names what is missing
     └── UnreachableError    no answer, 429 or 5xx; trying again helps
 """
@@ -57,6 +58,12 @@ class InvalidError(ClusterError):
     """The server refuses what was sent."""
 
     status = 422
+
+
+class TerminatingError(ClusterError):
+    """The namespace is being deleted."""
+
+    status = 403
 
 
 class ForbiddenError(ClusterError):
@@ -349,6 +356,8 @@ def _raise_for(status: int, text: str, what: str) -> None:
         message = json.loads(text).get("message", text)
     except (ValueError, AttributeError):
         message = text
+    if status == ForbiddenError.status and "it is being terminated" in str(message):
+        raise TerminatingError(f"{what}: {message}")
     errors: dict[int, type[ClusterError]] = {
         404: _NotFoundError,
         409: ConflictError,

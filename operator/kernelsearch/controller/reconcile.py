@@ -13,7 +13,7 @@ from kernelsearch.api.resource import Resource
 from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller import status
 from kernelsearch.controller.apply import Applier
-from kernelsearch.controller.cluster import KINDS, Cluster, ConflictError
+from kernelsearch.controller.cluster import KINDS, Cluster, ConflictError, TerminatingError
 from kernelsearch.controller.manifest import Manifest, deleting, uid
 from kernelsearch.controller.observe import Name, Observer
 from kernelsearch.controller.plan import conditions, model_server, search, shared, verifier_pool
@@ -61,6 +61,8 @@ class Reconciler:
                 self._stale.add(name)
                 self.metrics.reconciles.labels(name.kind, "conflict").inc()
                 return AGAIN_S
+            except TerminatingError:
+                return shared.LOOK_AGAIN_SECONDS
             except Exception as error:  # noqa: BLE001 - a daemon that ends is never started again: it must not end
                 return self._failed(name, error)
         self._failures.pop(name, None)
