@@ -37,7 +37,7 @@ else
 endif
 
 test: setup ## every tier that this machine can run
-	pytest tests
+	tests/all
 
 test-unit: setup ## no torch, no network but loopback, seconds
 	pytest tests/unit

@@ -14,6 +14,7 @@ from kernelsearch.controller.running.own import OwnSearch
 from kernelsearch.metrics import RunnerMetrics
 from kernelsearch.report import best
 from kernelsearch.search import ports
+from kernelsearch.search.ledger import STRIDE
 from kernelsearch.search.ports import InfrastructureError, LiveSpec
 
 
@@ -64,11 +65,16 @@ class Store:
 
     def __init__(self, checkpoints: kept.Checkpoints) -> None:
         self._checkpoints = checkpoints
+        self.seed: Mapping[str, Any] | None = None
+        """What was published, as a checkpoint: for when the checkpoint itself was deleted."""
 
     async def load(self) -> Mapping[str, Any] | None:
-        """See `ports.Store`."""
+        """See `ports.Store`. The newer of what was saved and what was published."""
         with _as_infrastructure():
-            return await self._checkpoints.load()
+            saved = await self._checkpoints.load()
+        if self.seed is not None and (saved is None or saved["sequence"] < self.seed["sequence"] - STRIDE):
+            return self.seed
+        return saved
 
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
         """See `ports.Store`."""

@@ -32,7 +32,7 @@ from kernelsearch.controller.running import kept
 from kernelsearch.controller.running.own import GoneError, OwnSearch
 from kernelsearch.metrics import RunnerMetrics
 from kernelsearch.report import best
-from kernelsearch.search import checkpoint, loop, ports
+from kernelsearch.search import checkpoint, loop, ports, seed
 from kernelsearch.search.facts import Reason
 from kernelverify_api.request import Problem
 
@@ -153,6 +153,9 @@ class Session:
             ready = await self._prepare(search, problem)
         except (InvalidManifestError, ports.UnusableProblemError) as error:
             return await self._refuse(error)
+        if self.own.status.get("sequence"):
+            whole = await kept.best_source(self._server, self._place.namespace, self._place.name)
+            store.seed = seed.from_status(self.own.status, problem, self._place.search_uid, whole)
         self._ready = True
         await self.own.until(lambda own: "deadlineTime" in own.status or bool(own.spec.get("stop")))
         return await self._search(search, problem, ready, store)

@@ -102,5 +102,11 @@ async def keep_best(server: ApiServer, namespace: str, search: str, files: Mappi
     await server.apply(manifest, MANAGER)
 
 
+async def best_source(server: ApiServer, namespace: str, search: str) -> str:
+    """The best kernel's whole source as it was kept; empty when it is not there. Raises ClusterError."""
+    found = await server.get(CONFIG_MAP, namespace, names.best(search))
+    return str(((found or {}).get("data") or {}).get("kernel.py", ""))
+
+
 def _annotation(manifest: Mapping[str, Any], name: str) -> str:
     return str((manifest["metadata"].get("annotations") or {}).get(name, ""))
