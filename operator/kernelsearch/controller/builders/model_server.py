@@ -64,9 +64,7 @@ def service(owner: Manifest, serving: Serving) -> Manifest:
 
 def deployment(owner: Manifest, server: ModelServer, serving: Serving, settings: Settings, replicas: int) -> Manifest:
     labels = names.labels(owner, names.MODEL)
-    pod = template.merged(
-        {"metadata": {"labels": labels}, "spec": _pod(server, serving, settings)}, server.spec.pod_template
-    )
+    pod = {"metadata": {"labels": labels}, "spec": _pod(server, serving, settings)}
     return names.child(
         owner,
         "Deployment",

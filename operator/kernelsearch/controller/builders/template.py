@@ -13,6 +13,8 @@ SPEC = (
 )
 CONTAINER = ("name", "resources", "env", "volumeMounts")
 VOLUMES = ("persistentVolumeClaim", "configMap", "emptyDir")
+TAKEN = ("tmp", "shm", "weights", "keys")
+"""Names of our own volumes."""
 OURS = (names.DOMAIN, "app.kubernetes.io")
 
 
@@ -28,6 +30,8 @@ def faults(template: Mapping[str, Any], field: str) -> Iterator[str]:
     yield from _unknown(spec, SPEC, f"{field}.spec")
     for index, volume in enumerate(_list(spec.get("volumes"))):
         yield from _unknown(_object(volume), ("name", *VOLUMES), f"{field}.spec.volumes[{index}]")
+        if _object(volume).get("name") in TAKEN:
+            yield f"{field}.spec.volumes[{index}].name: {volume['name']} is the name of one of ours; take another"
     containers = _list(spec.get("containers"))
     if len(containers) > 1:
         yield f"{field}.spec.containers: holds {len(containers)}; write one, which is merged into ours"
