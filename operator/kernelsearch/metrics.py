@@ -8,13 +8,21 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+import kernelsearch
+
+VERDICTS = (
+    *("correct", "incorrect", "compile_error", "runtime_error", "timeout", "reward_hack", "suspicious"),
+    *("no_code", "truncated"),
+)
+SERVICES = ("model", "verifier", "store", "archive", "progress")
 SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600)
 
 
 class RunnerMetrics:
     """Of one search, exported by its runner.
 
-    attempts_total{verdict} · tokens_total{kind} · generation_seconds · infrastructure_failures_total{service}
+    attempts_total{verdict} · tokens_total{kind} · attempt_seconds · infrastructure_failures_total{service} ·
+    best_speedup_ratio
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -37,13 +45,17 @@ class RunnerMetrics:
         self.best = Gauge(
             "kernelsearch_runner_best_speedup_ratio", "Speed-up of the best kernel so far.", registry=registry
         )
+        for verdict in VERDICTS:  # `increase()` does not see a series that is born at 1
+            self.attempts.labels(verdict)
+        for service in SERVICES:
+            self.failures.labels(service)
 
 
 class OperatorMetrics:
     """Of the operator itself. What is true of objects comes from `controller.exposition`, read at scrape time.
 
     reconciles_total{kind,result} · reconcile_duration_seconds{kind} · searches_finished_total{reason,solved} ·
-    time_to_first_correct_seconds · watch_stalled_total{kind} · api_unreachable_total
+    time_to_first_correct_seconds · watch_stalled_total{kind} · api_unreachable_total · build_info{version}
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -71,7 +83,10 @@ class OperatorMetrics:
         self.unreachable = Counter(
             "kernelsearch_api_unreachable", "Checks that the API server did not answer.", registry=registry
         )
+        build = Gauge("kernelsearch_build_info", "Always 1.", ["version"], registry=registry)
+        build.labels(kernelsearch.__version__).set(1)
         for kind in ("KernelSearch", "ModelServer", "VerifierPool"):
+            self.stalled.labels(kind)
             for result in ("ok", "conflict", "error"):
                 self.reconciles.labels(kind, result)
         for reason in FINISHED:  # `increase()` does not see a series that is born at 1

@@ -13,6 +13,7 @@ NODE = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
 }
+METRICS = {"promtool": "prometheus", "prometheus": "prometheus"}
 CNI = "/usr/lib/cni/ptp"
 
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from kernelverify_api.report import Report
+from kernelverify_api.report import Report, Status
 
 
 class Metrics:
@@ -24,6 +24,8 @@ class Metrics:
             f"{name}_stage_seconds", "Seconds by stage", ["stage"], buckets=buckets, registry=self.registry
         )
         self._flags = Counter(f"{name}_flags", "Integrity flags", ["rule"], registry=self.registry)
+        for status in Status:  # `increase()` does not see a series that is born at 1
+            self._evaluations.labels(status.value)
         self.queue = Gauge(f"{name}_queue_length", "Jobs waiting", registry=self.registry)
         self.lanes = Gauge(f"{name}_lanes_ready", "Lanes with a live referee", registry=self.registry)
 

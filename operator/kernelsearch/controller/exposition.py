@@ -4,7 +4,8 @@ Served on kopf's own loop: a server in another thread would iterate an index tha
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,6 +19,8 @@ from kernelsearch.controller.plan import clocks, conditions
 
 MOST_SEARCHES = 1000
 """Series of single searches; beyond it they are dropped and counted."""
+NO_RESULTS = {"total", "inFlight", "infrastructure"}
+"""Counts beside the verdicts: a sum over all results is the number of attempts."""
 
 
 class Exposition(Collector):
@@ -39,9 +42,7 @@ class Exposition(Collector):
 
 def _by_phase(searches: list[Manifest]) -> Metric:
     family = GaugeMetricFamily("kernelsearch_searches", "Searches by phase.", labels=["namespace", "phase"])
-    phases = Counter(
-        (each["metadata"]["namespace"], (each.get("status") or {}).get("phase", "Pending")) for each in searches
-    )
+    phases = Counter((each["metadata"]["namespace"], _phase(each.get("status") or {})) for each in searches)
     for labels, count in phases.items():
         family.add_metric(list(labels), count)
     return family
@@ -49,23 +50,36 @@ def _by_phase(searches: list[Manifest]) -> Metric:
 
 def _single(searches: list[Manifest]) -> Iterator[Metric]:
     labels = ["namespace", "name"]
+    info = GaugeMetricFamily("kernelsearch_search_info", "Always 1.", labels=[*labels, "phase", "model"])
     best = GaugeMetricFamily("kernelsearch_search_best_speedup_ratio", "Speed-up of the best kernel.", labels=labels)
     attempts = GaugeMetricFamily("kernelsearch_search_attempts", "Attempts by result.", labels=[*labels, "result"])
+    flying = GaugeMetricFamily("kernelsearch_search_attempts_in_flight", "Asked, not judged yet.", labels=labels)
+    failures = GaugeMetricFamily(
+        "kernelsearch_search_infrastructure_failures", "Calls to model or verifier that failed.", labels=labels
+    )
     tokens = GaugeMetricFamily("kernelsearch_search_tokens", "Tokens paid for.", labels=[*labels, "kind"])
     start = GaugeMetricFamily("kernelsearch_search_start_timestamp_seconds", "When it was accepted.", labels=labels)
     deadline = GaugeMetricFamily("kernelsearch_search_deadline_timestamp_seconds", "When it ends.", labels=labels)
     for each in searches:
         status, place = each.get("status") or {}, [each["metadata"]["namespace"], each["metadata"]["name"]]
+        info.add_metric([*place, _phase(status), str(each["spec"]["model"]["name"])], 1)
         if speedup := (status.get("best") or {}).get("speedup"):
             best.add_metric(place, float(speedup))
-        for result, count in (status.get("attempts") or {}).items():
-            attempts.add_metric([*place, result], count)
+        counts = status.get("attempts") or {}
+        for result in counts.keys() - NO_RESULTS:
+            attempts.add_metric([*place, result], counts[result])
+        flying.add_metric(place, counts.get("inFlight", 0))
+        failures.add_metric(place, counts.get("infrastructure", 0))
         for kind, count in (status.get("tokens") or {}).items():
             tokens.add_metric([*place, kind], count)
         for family, name in ((start, "startTime"), (deadline, "deadlineTime")):
             if moment := clocks.time(status.get(name)):
                 family.add_metric(place, moment.timestamp())
-    yield from (best, attempts, tokens, start, deadline)
+    yield from (info, best, attempts, flying, failures, tokens, start, deadline)
+
+
+def _phase(status: Mapping[str, Any]) -> str:
+    return str(status.get("phase", "Pending"))
 
 
 def _shared(objects: list[Manifest], prefix: str) -> Iterator[Metric]:
