@@ -54,8 +54,8 @@ test-e2e: setup ## the whole system in pods of a real Kubernetes (root, Go)
 cluster-build: setup ## build the test cluster's programs into ~/.cache/kernelsearch
 	cd tests && python -m cluster build
 
-cluster-up: setup ## a real single-node Kubernetes on this machine, for you to try things on
-	cd tests && python -m cluster up --gpus 8 --state ../.cluster
+cluster-up: setup ## a real single-node Kubernetes with this checkout's operator on it, for you to try things on (root, Go)
+	cd tests && python -m cluster up --system --gpus 8 --state ../.cluster
 
 cluster-down: setup ## end it; nothing is left
 	cd tests && python -m cluster down --state ../.cluster

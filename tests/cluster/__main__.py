@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cluster import images, machine, packages, tools
+from cluster import images, machine, packages, system, tools
 
 STATE = click.option("--state", type=click.Path(path_type=Path), default=Path(".cluster"), show_default=True)
 
@@ -40,14 +40,19 @@ def build_images() -> None:
 @click.option(
     "--image", "archives", multiple=True, type=click.Path(exists=True, path_type=Path), help="Archive to import."
 )
+@click.option("--system", "with_system", is_flag=True, help="Build our images, install our chart.")
 @click.option("--gpus", default=0, help="Fake GPUs on the node.")
-def up(state: Path, control_plane_only: bool, archives: tuple[Path, ...], gpus: int) -> None:
+def up(state: Path, control_plane_only: bool, archives: tuple[Path, ...], with_system: bool, gpus: int) -> None:
     """Start a cluster that outlives this command."""
     state.mkdir(parents=True, exist_ok=True)
     try:
-        started = machine.up(state, node=not control_plane_only, images=archives, gpus=gpus)
-    except (machine.ClusterError, tools.BuildError) as error:
+        built = [images.build(each) for each in (images.OPERATOR, images.VERIFIER)] if with_system else []
+        started = machine.up(state, node=not control_plane_only, images=[*archives, *built], gpus=gpus)
+    except (machine.ClusterError, tools.BuildError, images.ImageError) as error:
         raise click.ClickException(str(error)) from error
+    if not control_plane_only and with_system:
+        system.install(started)
+        system.lend_torch(started, "default")
     click.echo(f"# ready: {', '.join(f'{name} after {seconds} s' for name, seconds in started.seconds.items())}")
     kubectl = tools.build(tools.TOOLS["kubectl"])
     click.echo(

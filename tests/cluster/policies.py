@@ -24,19 +24,23 @@ add table ip policies
 delete table ip policies
 table ip policies {{
 {chains}
-  chain out {{ {out} }}
-  chain in {{ {in_} }}
+  chain leaving {{
+    {leaving}
+  }}
+  chain arriving {{
+    {arriving}
+  }}
   chain forward {{
     type filter hook forward priority 10; policy accept;
     ct state established,related accept
-    jump out
-    jump in
+    jump leaving
+    jump arriving
   }}
   chain input {{
     type filter hook input priority 10; policy accept;
     ct state established,related accept
     iifname "lo" accept
-    jump out
+    jump leaving
   }}
 }}
 """
@@ -80,7 +84,7 @@ class Rules:
                     chains.append(f"  chain {name} {{\n    {lines}\n  }}")
                     jumps[direction].append(f"{address} : jump {name}")
         return TABLE.format(
-            chains="\n".join(chains), out=_map("saddr", jumps["egress"]), in_=_map("daddr", jumps["ingress"])
+            chains="\n".join(chains), leaving=_map("saddr", jumps["egress"]), arriving=_map("daddr", jumps["ingress"])
         )
 
     def _allowed(self, policy: Object, direction: str, pod: Object) -> Iterator[str]:
