@@ -91,8 +91,8 @@ class Settings(_Values):
     presets: Mapping[str, Manifest] = {}
     """Ways to serve a model, by name: parts of a ModelServer's spec."""
     policy: Policy = Policy()
-    port: Annotated[int, Field(ge=1, le=65535)] = 8080
-    """Of `/healthz` and `/metrics`."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Of `/healthz` and `/metrics`; 0 takes a free one."""
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:

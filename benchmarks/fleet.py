@@ -1,0 +1,188 @@
+"""How fast the operator makes what it is asked for, what it costs at rest, and how much it writes.
+
+A real API server with controllers and scheduler, no node: no pod ever runs, which is not the operator's time.
+
+    python benchmarks/fleet.py [--searches 100] [--json]
+
+- `make_ratio`: time until every child of N searches exists, over the time in which one client makes as many of the same
+  objects directly, four at a time;
+- `rest`: memory and CPU of the operator with N finished searches;
+- `writes_per_search_minute`: requests that change something, while N searches wait.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from cluster import machine
+from kernelsearch.controller import cluster as api
+
+ROOT = Path(__file__).parents[1]
+GROUP = "kernelsearch.dev/v1alpha1"
+CHILDREN = (
+    *(api.CONFIG_MAP, api.SERVICE_ACCOUNT, api.ROLE, api.ROLE_BINDING, api.NETWORK_POLICY, api.SERVICE, api.DEPLOYMENT),
+    *(api.MODEL_SERVER, api.VERIFIER_POOL),
+)
+EACH = 14
+"""Children of one search with an owned model and pool, its pod left out: pods of Deployments look like it."""
+SELECTOR = "app.kubernetes.io/managed-by=kernelsearch"
+SIDE_BY_SIDE = 4
+REST_S = 60.0
+
+
+def search(name: str, namespace: str) -> dict[str, Any]:
+    spec = {
+        "problem": {"inline": {"reference": "class Model: ..."}},
+        "model": {"name": "r1", "serve": {"image": "none", "gpu": {"count": 1}}},
+        "verifiers": {"serve": {"device": "cpu"}},
+    }
+    return {
+        "apiVersion": GROUP,
+        "kind": "KernelSearch",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+async def each(work: Any, items: list[Any]) -> None:
+    """The work on every item, a few at a time."""
+    gate = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    async def one(item: Any) -> None:
+        async with gate:
+            await work(item)
+
+    await asyncio.gather(*map(one, items))
+
+
+async def count(server: api.ApiServer, namespace: str) -> int:
+    return sum([len(await server.versions(kind, namespace, SELECTOR)) for kind in CHILDREN])
+
+
+async def by_operator(server: api.ApiServer, namespace: str, searches: int) -> float:
+    start = time.monotonic()
+    await each(server.create, [search(f"s{n}", namespace) for n in range(searches)])
+    while await count(server, namespace) < searches * EACH:  # noqa: ASYNC110 - what is waited for is elsewhere
+        await asyncio.sleep(0.2)
+    return time.monotonic() - start
+
+
+async def directly(server: api.ApiServer, made: str, namespace: str, searches: int) -> float:
+    """The children of one search, made for as many names."""
+    template = [body for kind in CHILDREN for body in await server.list(kind, made, SELECTOR)]
+    template = [body for body in template if re.match(r"s0(-|$)", body["metadata"]["name"])]
+    everything = [_renamed(body, namespace, n) for n in range(searches) for body in template]
+    start = time.monotonic()
+    await each(server.create, everything)
+    return time.monotonic() - start
+
+
+def _renamed(body: dict[str, Any], namespace: str, number: int) -> dict[str, Any]:
+    name = re.sub("^s0", f"d{number}", body["metadata"]["name"])
+    kept = {key: value for key, value in body.items() if key not in {"status", "metadata"}}
+    kept.get("spec", {}).pop("clusterIP", None)
+    kept.get("spec", {}).pop("clusterIPs", None)
+    labels = body["metadata"]["labels"]
+    return {**kept, "metadata": {"name": name, "namespace": namespace, "labels": labels}}
+
+
+async def writes(server: api.ApiServer) -> int:
+    text = await server.text("/metrics")
+    lines = [line for line in text.splitlines() if line.startswith("apiserver_request_total{")]
+    ours = [line for line in lines if re.search('verb="(POST|PUT|PATCH|APPLY|DELETE)"', line)]
+    ours = [line for line in ours if "kernelsearch.dev" in line or 'resource="pods"' in line]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in ours)
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """Resident memory in MiB, and seconds of CPU used so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    memory = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return memory, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def finish(server: api.ApiServer, namespace: str, searches: int) -> None:
+    """As their runners would."""
+
+    async def one(number: int) -> None:
+        metadata = {"name": f"s{number}", "namespace": namespace}
+        outcome = {"outcome": {"reason": "NoCorrectKernel", "message": "none"}}
+        body = {"apiVersion": GROUP, "kind": "KernelSearch", "metadata": metadata, "status": outcome}
+        await server.apply_status(body, "kernelsearch-runner")
+
+    await each(one, list(range(searches)))
+    while await count(server, namespace) > 2 * searches:  # noqa: ASYNC110 - their two ConfigMaps stay
+        await asyncio.sleep(0.5)
+
+
+async def measure(searches: int, pid: int) -> dict[str, float]:
+    async with api.connect() as server:
+        for name in ("by-operator", "directly"):
+            manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            await server._ask("POST", "/api/v1/namespaces", body=api.serialise.yaml(manifest))  # noqa: SLF001
+        made = await by_operator(server, "by-operator", searches)
+        await asyncio.sleep(10)
+        before = await writes(server)
+        await asyncio.sleep(REST_S)
+        written = await writes(server) - before
+        os.kill(pid, 19)  # stopped: what is made directly is not its business
+        direct = await directly(server, "by-operator", "directly", searches)
+        os.kill(pid, 18)
+        await finish(server, "by-operator", searches)
+        await asyncio.sleep(5)
+        _, start = usage(pid)
+        await asyncio.sleep(REST_S)
+        memory, end = usage(pid)
+    return {
+        "searches": searches,
+        "make_s": round(made, 1),
+        "direct_s": round(direct, 1),
+        "make_ratio": round(made / direct, 2),
+        "rest_memory_mib": round(memory, 1),
+        "rest_cpu_percent": round((end - start) / REST_S * 100, 2),
+        "writes_per_search_minute": round(written / searches / (REST_S / 60), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--searches", type=int, default=100)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0 or shutil.which("go") is None:
+        print("not measured: needs root and Go, for a cluster of its own")
+        return
+    with tempfile.TemporaryDirectory() as folder, machine.held(Path(folder), node=False) as cluster:
+        cluster.kubectl("apply", "-f", str(ROOT / "crds"))
+        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        images = {"KERNELSEARCH_OPERATOR_IMAGE": "none", "KERNELSEARCH_VERIFIER_IMAGE": "none"}
+        environment = {**cluster.environment, **images, "KERNELSEARCH_PORT": "0"}
+        os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
+        with Path(folder, "operator.log").open("w") as log:
+            command = [sys.executable, "-m", "kernelsearch.cli", "operator"]
+            operator = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            figures = asyncio.run(measure(arguments.searches, operator.pid))
+        finally:
+            operator.terminate()
+            operator.wait(60)
+    for name, value in figures.items():
+        print(f"{name:28} {value}")
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
