@@ -63,6 +63,7 @@ def test_the_changelog_knows_the_version(root):
 def test_generated_files_are_current(root):
     for folder in ("crds", "charts/kernelsearch/files/crds"):
         assert definitions.stale(root / folder) == [], "run `kernelsearch crd`"
+    assert not definitions.page_is_stale(root / "docs/fields.md"), "run `kernelsearch crd`"
 
 
 def test_nothing_but_generated_files_is_in_crds(root):

@@ -91,14 +91,17 @@ def report(folder: Path, html: Path | None) -> None:
     show_default=True,
     metavar="DIR",
 )
-def definitions(check: bool, folders: tuple[Path, ...]) -> None:
-    """Write the custom resource definitions: for kubectl, and for the chart."""
+@click.option("--page", type=FILE, default=Path("docs/fields.md"), show_default=True, help="Every field, for people.")
+def definitions(check: bool, folders: tuple[Path, ...], page: Path) -> None:
+    """Write the custom resource definitions, for kubectl and for the chart, and the page of every field."""
     from kernelsearch.cli import definitions as files
 
     if not check:
-        for path in [path for folder in folders for path in files.write(folder)]:
+        for path in [*(path for folder in folders for path in files.write(folder)), files.write_page(page)]:
             click.echo(f"wrote {path}")
-    elif stale := [path for folder in folders for path in files.stale(folder)]:
+        return
+    stale = [path for folder in folders for path in files.stale(folder)] + [page] * files.page_is_stale(page)
+    if stale:
         click.echo(f"stale: {', '.join(map(str, stale))}; run `kernelsearch crd`", err=True)
         sys.exit(1)
 

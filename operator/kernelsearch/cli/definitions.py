@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from kernelsearch.api import crd
+from kernelsearch.api import crd, fields
 
 HEADER = "# Generated from operator/kernelsearch/api by `kernelsearch crd`. Do not edit.\n"
 
@@ -27,6 +27,17 @@ def stale(folder: Path) -> list[Path]:
     """Files that are missing or say something else than the models."""
     paths = {folder / name: text for name, text in files().items()}
     return [path for path, text in paths.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+
+
+def write_page(path: Path) -> Path:
+    """The page of every field."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(fields.page(), encoding="utf-8")
+    return path
+
+
+def page_is_stale(path: Path) -> bool:
+    return not path.is_file() or path.read_text(encoding="utf-8") != fields.page()
 
 
 class _Dumper(yaml.SafeDumper):
