@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import chart
+from kernelsearch.api import validation
 from kernelsearch.api.model_server import ModelServer
 from kernelsearch.controller import cluster, handlers, settings
 from kernelsearch.controller.builders import model_server as build
@@ -443,3 +444,73 @@ def test_the_uninstalls_pod_is_not_taken_for_the_operators(rendered):
     labels = rendered.one("Job", "kernelsearch-operator-uninstall")["spec"]["template"]["metadata"]["labels"]
 
     assert not selector.items() <= labels.items()
+
+
+# ---- the first steps ----
+
+
+def smoke(rendered: chart.Rendered) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The test's pod and its search."""
+    (pod,) = rendered.all("Pod")
+    text = rendered.one("ConfigMap", "kernelsearch-operator-test")["data"]["search.yaml"]
+    found: dict[str, Any] = yaml.safe_load(text)
+    return pod, found
+
+
+def test_helm_test_searches_as_the_quickstart_does(tmp_path, root):
+    _, search = smoke(chart.render(tmp_path))
+
+    example = yaml.safe_load((root / "examples/quickstart.yaml").read_text())["spec"]
+    assert validation.read(search).spec.budget.target_speedup == "0.001"
+    assert {**search["spec"], "budget": {}} == {**example, "budget": {}}
+
+
+def test_helm_test_waits_for_as_long_as_the_search_may_take(tmp_path):
+    pod, search = smoke(chart.render(tmp_path, {"smokeTest": {"startupDeadlineSeconds": 100}}))
+
+    budget = search["spec"]["budget"]
+    assert budget["startupDeadlineSeconds"] == 100
+    patience = int(pod["spec"]["containers"][0]["args"][-1])
+    assert patience > 100 + budget["deadlineSeconds"] + budget["gracePeriodSeconds"]
+
+
+@pytest.mark.parametrize(
+    ("watched", "place"), [([], chart.NAMESPACE), (["a", "b"], "a"), (["a", chart.NAMESPACE], chart.NAMESPACE)]
+)
+def test_helm_test_searches_where_the_operator_looks(watched, place, tmp_path):
+    found = chart.render(tmp_path, {"watchNamespaces": watched})
+
+    assert smoke(found)[1]["metadata"]["namespace"] == place
+    assert found.one("Role", "kernelsearch-operator-test")["metadata"]["namespace"] == place
+
+
+def test_helm_test_can_be_left_out(tmp_path):
+    assert chart.render(tmp_path, {"smokeTest": {"enabled": False}}).all("Pod") == []
+
+
+def notes(tmp_path: Path, values: dict[str, Any]) -> str:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    asked = ("install", "kernelsearch", str(chart.FOLDER), "-n", "team", "-f", str(file), "--dry-run=client")
+    return chart.helm(*asked, home=tmp_path).split("NOTES:")[1]
+
+
+def test_the_notes_say_what_to_do_next_and_what_is_open(tmp_path):
+    said = notes(tmp_path, {})
+
+    for words in (
+        "rollout status deployment/kernelsearch-operator",
+        "helm test kernelsearch -n team",
+        "every namespace",
+    ):
+        assert words in said
+    for warning in ("only where the cluster's network plugin", "apiServerCIDRs", "allowedEndpointHosts"):
+        assert warning in said
+
+
+def test_the_notes_do_not_warn_of_what_is_closed(tmp_path):
+    said = notes(tmp_path, {**EVERYTHING, "watchNamespaces": ["a", "b"]})
+
+    assert "a, b" in said
+    assert "apiServerCIDRs" not in said
+    assert "allowedEndpointHosts" not in said

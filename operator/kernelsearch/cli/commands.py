@@ -130,6 +130,19 @@ def uninstall(namespace: str, deployment: str, watched: str) -> None:
     sys.exit(operator.uninstall(namespace, deployment, tuple(filter(None, watched.split(",")))))
 
 
+@main.command("smoke-test")
+@click.argument("path", type=FILE, metavar="FILE")
+@click.option("--timeout", type=click.IntRange(1), default=1800, show_default=True, metavar="SECONDS")
+def smoke_test(path: Path, timeout: int) -> None:
+    """Create the search in FILE on the cluster, wait for its end, and delete it.
+
+    Exit code: 0 a correct kernel was found, 1 none was, 3 no cluster, no rights or no end.
+    """
+    from kernelsearch.cli import operator
+
+    sys.exit(operator.smoke_test(path, timeout))
+
+
 @main.command("replay-model")
 @click.option("--script", required=True, type=FILE, help="Written answers; docs/replay.md explains the format.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import click
+import yaml
 
-from kernelsearch.controller import cluster, operate, settings
+from kernelsearch.controller import cluster, operate, settings, smoke
 from kernelsearch.controller import uninstall as remove
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
-STOPPED, UNUSABLE, NO_CLUSTER = 0, 2, 3
+STOPPED, UNSOLVED, UNUSABLE, NO_CLUSTER = 0, 1, 2, 3
 
 
 def uninstall(namespace: str, deployment: str, watched: tuple[str, ...]) -> int:
@@ -26,6 +28,29 @@ def uninstall(namespace: str, deployment: str, watched: tuple[str, ...]) -> int:
         click.echo(f"error: {str(error) or 'the operator did not end in time'}", err=True)
         return NO_CLUSTER
     return STOPPED
+
+
+def smoke_test(path: Path, seconds: float) -> int:
+    """The exit code."""
+    manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+
+    async def work() -> dict[str, object]:
+        async with cluster.connect() as server:
+            return await smoke.run(server, manifest, seconds, click.echo)
+
+    try:
+        status = asyncio.run(work())
+    except TimeoutError:
+        click.echo(f"error: the search did not end within {seconds:.0f} s; is the operator running?", err=True)
+        return NO_CLUSTER
+    except (cluster.ClusterError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        return NO_CLUSTER
+    if status.get("best"):
+        click.echo("this installation finds, judges and keeps kernels")
+        return STOPPED
+    click.echo("error: the search ended without a correct kernel", err=True)
+    return UNSOLVED
 
 
 def run(*, verbose: bool) -> int:
