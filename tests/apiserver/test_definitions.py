@@ -62,3 +62,11 @@ def test_the_columns_of_get_are_there(namespace, quickstart):
     header = namespace.kubectl("get", "ksearch").splitlines()[0].split()
 
     assert header == ["NAME", "PHASE", "SPEEDUP", "SOLVED", "ATTEMPTS", "DEADLINE", "MODEL", "AGE"]
+
+
+def test_every_example_is_accepted(namespace, root):
+    files = sorted((root / "examples").glob("*.yaml"))
+
+    told = "".join(namespace.kubectl("create", "--dry-run=server", "--validate=strict", "-f", str(f)) for f in files)
+
+    assert told.count("created") >= len(files) >= 5
