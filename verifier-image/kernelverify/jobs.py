@@ -7,10 +7,8 @@ built its lane serves others. A referee that dies or hangs is replaced: that is 
 import asyncio
 import itertools
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
@@ -18,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernelverify import ipc
+from kernelverify import ipc, scratch
 from kernelverify.build.service import Builder
 from kernelverify.build.toolchain import ToolchainError
 from kernelverify.host import verdict
@@ -120,8 +118,7 @@ class Lane:
         if self.ready:
             return
         await self.kill()
-        self._scratch = Path(tempfile.mkdtemp(prefix="kernelverify-"))
-        self._scratch.chmod(0o755)
+        self._scratch = scratch.make()
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
@@ -157,7 +154,7 @@ class Lane:
             self._process.kill()
             await self._process.wait()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            scratch.remove(self._scratch)
         self._process = self._channel = self._scratch = None
 
     async def _ask(self, message: dict[str, Any], seconds: float, job: Job | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from kernelsearch.controller.manifest import Key, Manifest, deleting, key, same,
 from kernelsearch.controller.plan.shared import Plan
 
 MANAGER = "kernelsearch-operator"
-REFRESH_S = 300.0
+REFRESH_S = 1800.0
 """What was changed by hand under an unchanged digest is put right after so long."""
 
 

@@ -27,7 +27,8 @@ import kernelverify
 from kernelverify import ipc, sandbox
 from kernelverify.host import census
 from kernelverify.host.memory import Region
-from kernelverify.sandbox import identity, kernel
+from kernelverify.host.users import NoUserError, User
+from kernelverify.sandbox import kernel
 
 START_S = 120.0
 """For torch to be imported on a busy machine."""
@@ -35,8 +36,6 @@ HELLO_S = 30.0
 CENSUS_S = 0.1
 """Between two counts of a candidate that takes its time. A fast call is over before the first one."""
 LOG_BYTES = 16 * 1024
-FIRST_UID, UIDS = 20_000, 39_000
-"""A random one for each candidate: two verifiers on one machine must not meet, and a pod may map only 65,536."""
 MOST_PARTS = 256
 
 ENVIRONMENT = {
@@ -151,8 +150,11 @@ class Zygote:
     def spawn(self, job: Job) -> "Candidate":
         """Fork a candidate in its sandbox. Raises HostError."""
         self.start()
-        uid = FIRST_UID + secrets.randbelow(UIDS) if identity.can_change() else None
-        candidate = Candidate(self, job, _workdir(self._scratch, job.source, uid), uid)
+        try:
+            user = User()
+        except NoUserError as error:
+            raise HostError(str(error)) from error
+        candidate = Candidate(self, job, _workdir(self._scratch, job.source, user.uid), user)
         try:
             candidate.begin(self._ask)
         except BaseException:
@@ -193,10 +195,11 @@ class Zygote:
 class Candidate:
     """One candidate process, from fork to kill. Use as a context manager: leaving it ends everything it started."""
 
-    def __init__(self, zygote: Zygote, job: Job, workdir: Path, uid: int | None) -> None:
+    def __init__(self, zygote: Zygote, job: Job, workdir: Path, user: User) -> None:
         self.sandbox: dict[str, str] = {}
         self.pid = 0
-        self._zygote, self._job, self._workdir, self._uid = zygote, job, workdir, uid
+        self._zygote, self._job, self._workdir = zygote, job, workdir
+        self._user, self._uid = user, user.uid
         self._channel: ipc.Channel | None = None
         self._logs: list[_Drain] = []
         self._stage = "start"
@@ -304,6 +307,7 @@ class Candidate:
             self._channel = None
         for drain in self._logs:
             drain.finish()
+        self._user.release()
         shutil.rmtree(self._workdir, ignore_errors=True)
 
     def __enter__(self) -> Self:

@@ -1,0 +1,33 @@
+"""A lane's folder for candidates' files, and the end of those that killed verifiers left behind."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+PREFIX = "kernelverify-"
+
+
+def make() -> Path:
+    """A new folder, whose name says which process it belongs to. Folders of processes that are gone are removed."""
+    place = Path(tempfile.gettempdir())
+    for old in place.glob(f"{PREFIX}*"):
+        if _left_behind(old):
+            remove(old)
+    made = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place))
+    made.chmod(0o755)
+    return made
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left_behind(folder: Path) -> bool:
+    """Ours, and of a process that is gone."""
+    owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+    try:
+        mine = folder.lstat().st_uid == os.geteuid() and not folder.is_symlink()
+    except OSError:
+        return False
+    return mine and owner.isdigit() and not Path(f"/proc/{owner}").exists()
