@@ -1,7 +1,6 @@
 """The chart, rendered by the real helm: for tests of what it says, and of what a cluster makes of it."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,11 +39,9 @@ class Rendered:
 
 
 def program() -> str:
-    """Helm: installed, or the test cluster's own. In CI it is built where it is not there yet (minutes)."""
-    if found := shutil.which("helm"):
+    """Helm."""
+    if found := tools.find(tools.HELM):
         return found
-    if os.environ.get("CI") or tools.path(tools.HELM).exists():
-        return str(tools.build(tools.HELM))
     pytest.skip("no helm: install it, or build the tests' own by `make cluster-build`")
 
 

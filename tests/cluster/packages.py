@@ -13,7 +13,6 @@ NODE = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
 }
-METRICS = {"promtool": "prometheus", "prometheus": "prometheus"}
 CNI = "/usr/lib/cni/ptp"
 
 

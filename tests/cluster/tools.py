@@ -17,12 +17,13 @@ KUBERNETES = "v1.36.3"
 
 @dataclass(frozen=True)
 class Tool:
-    """One program: the folder of its go.mod, the package, and what the linker is told."""
+    """One program: the folder of its go.mod, the package, what the linker and the compiler are told."""
 
     name: str
     module: str
     package: str = "."
     flags: str = "-s -w"
+    tags: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -42,7 +43,16 @@ NODE = (
     Tool("fakegpu", "fakegpu"),
 )
 HELM = Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm")
-TOOLS = {tool.name: tool for tool in (*CONTROL_PLANE, *NODE, HELM)}
+
+
+def _prometheus(name: str) -> Tool:
+    """Without the clouds' libraries, which are most of it, and without its web pages, which no Go module holds."""
+    package = f"github.com/prometheus/prometheus/cmd/{name}"
+    return Tool(name, "prometheus", package, tags=("remove_all_sd", "enable_kubernetes_sd"))
+
+
+PROMETHEUS, PROMTOOL = _prometheus("prometheus"), _prometheus("promtool")
+TOOLS = {tool.name: tool for tool in (*CONTROL_PLANE, *NODE, HELM, PROMETHEUS, PROMTOOL)}
 
 
 class BuildError(Exception):
@@ -52,9 +62,16 @@ class BuildError(Exception):
 def path(tool: Tool) -> Path:
     """Where the program is, or will be once built."""
     sources = sorted(each for each in tool.folder.iterdir() if each.is_file())
-    text = [tool.package, tool.flags, _go_version(), *(each.name + each.read_text() for each in sources)]
+    text = [tool.package, tool.flags, *tool.tags, _go_version(), *(each.name + each.read_text() for each in sources)]
     key = hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
     return CACHE / f"{tool.name}-{key}" / tool.name
+
+
+def find(tool: Tool) -> str | None:
+    """One that is there: ours if built, else one installed. In CI it is built (minutes), so that nothing is skipped."""
+    if os.environ.get("CI") or path(tool).exists():
+        return str(build(tool))
+    return shutil.which(tool.name)
 
 
 def build(tool: Tool) -> Path:
@@ -73,6 +90,7 @@ def _compile(tool: Tool, done: Path) -> None:
     made = done.parent.with_name(done.parent.name + f".{os.getpid()}.tmp")
     made.mkdir(parents=True)
     command = ["go", "build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-ldflags", tool.flags]
+    command += ["-tags", ",".join(tool.tags)]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     try:
         run = subprocess.run(

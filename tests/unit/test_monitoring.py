@@ -1,9 +1,7 @@
 """Dashboards, alerts and monitors: every name exists, every expression parses, every alert has a page and a test."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 import chart
 import kernelverify.metrics
-from cluster import packages
+from cluster import tools
 from kernelsearch import metrics
 from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.verifier_pool import VerifierPool
@@ -23,7 +21,7 @@ from kernelsearch.controller import exposition, settings
 from kernelsearch.controller.builders import runner, verifier_pool
 from kernelsearch.controller.observe import Name, Observer
 
-pytestmark = [pytest.mark.needs("go"), pytest.mark.timeout(900)]  # helm is built where it is not there yet
+pytestmark = [pytest.mark.needs("go"), pytest.mark.timeout(900)]  # builds helm and promtool if need be
 
 ALERTS = chart.FOLDER / "files/alerts.yaml"
 DASHBOARDS = sorted((chart.FOLDER / "files/dashboards").glob("*.json"))
@@ -33,12 +31,9 @@ SUFFIXES = ("_total", "_bucket", "_sum", "_count", "")
 
 
 def promtool(*arguments: str) -> None:
-    """Installed, or in CI installed now."""
-    if os.environ.get("CI"):
-        packages.install(packages.METRICS)
-    program = shutil.which("promtool")
+    program = tools.find(tools.PROMTOOL)
     if program is None:
-        pytest.skip("no promtool: it comes with Debian's package prometheus")
+        pytest.skip("no promtool: install it, or build the tests' own by `make cluster-build`")
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
