@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cluster import images, machine, packages, system, tools
+from cluster import cgroups, images, machine, packages, system, tools
 
 STATE = click.option("--state", type=click.Path(path_type=Path), default=Path(".cluster"), show_default=True)
 
@@ -48,7 +48,7 @@ def up(state: Path, control_plane_only: bool, archives: tuple[Path, ...], with_s
     try:
         built = [images.build(each) for each in (images.OPERATOR, images.VERIFIER)] if with_system else []
         started = machine.up(state, node=not control_plane_only, images=[*archives, *built], gpus=gpus)
-    except (machine.ClusterError, tools.BuildError, images.ImageError) as error:
+    except (machine.ClusterError, cgroups.CgroupError, tools.BuildError, images.ImageError) as error:
         raise click.ClickException(str(error)) from error
     if not control_plane_only and with_system:
         system.install(started)

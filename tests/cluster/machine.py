@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster import archives, components, packages, pki, tools
+from cluster import archives, cgroups, components, packages, pki, tools
 from cluster.places import COREDNS, PAUSE, Plan, read
 
 START_S = 180.0
@@ -119,7 +119,7 @@ def up(state: Path, *, node: bool, images: Sequence[Path] = (), gpus: int = 0, l
         if node:
             components.write_files(plan)
             plan.images = [*map(str, _own_images(plan)), *map(str, images)]
-        plan.cgroups = _make_cgroups(f"testcluster-{os.getpid()}-{listener.getsockname()[1]}")
+        plan.cgroups = cgroups.make(f"testcluster-{os.getpid()}-{listener.getsockname()[1]}")
         _start(plan)
     return Cluster(state, _wait(plan))
 
@@ -138,7 +138,7 @@ def down(state: Path) -> None:
         started.wait(END_S)
     deadline = time.monotonic() + END_S
     for folder in plan.cgroups:
-        _remove_cgroup(Path(folder), deadline)
+        cgroups.remove(Path(folder), deadline)
     for name in ("plan.json", "ready.json", "pids.json"):
         (state / name).unlink(missing_ok=True)
     shutil.rmtree(plan.pki, ignore_errors=True)
@@ -153,16 +153,12 @@ def _own_images(plan: Plan) -> list[Path]:
 
 
 def _start(plan: Plan) -> None:
-    def join() -> None:
-        for folder in plan.cgroups:
-            Path(folder, "cgroup.procs").write_text(str(os.getpid()))
-
     plan.write()
     with (plan.logs / "init.log").open("a") as log:
         process = subprocess.Popen(
             [*UNSHARE, sys.executable, "-m", "cluster.init", plan.state],
             pass_fds=[fd for fd in (plan.listener, plan.life) if fd >= 0],
-            preexec_fn=join,  # noqa: PLW1509 - it only writes files
+            preexec_fn=lambda: cgroups.join(plan.cgroups),  # noqa: PLW1509 - it only writes files
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -177,6 +173,7 @@ def _start(plan: Plan) -> None:
         raise ClusterError(_last_words(plan))
     plan.pids = [process.pid, int(children.read_text().split()[0])]
     plan.write()
+    cgroups.take_back(process.pid)
     _PROCESSES[plan.state] = process
 
 
@@ -204,37 +201,3 @@ def _wait(plan: Plan) -> Mapping[str, float]:
 def _last_words(plan: Plan) -> str:
     logs = sorted(plan.logs.glob("*.log"))
     return "\n".join(f"== {log.stem}\n{log.read_text(errors='replace')[-800:]}" for log in logs)
-
-
-def _own_cgroups() -> Iterator[Path]:
-    """This process's own group in each hierarchy: new ones are nested below it, never at the root."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        root = Path("/sys/fs/cgroup") / names.replace("name=", "")
-        if (root / "cgroup.procs").exists() and (names or (root / "cgroup.controllers").exists()):
-            yield root / path.lstrip("/")
-
-
-def _make_cgroups(name: str) -> list[str]:
-    made = []
-    for own in _own_cgroups():
-        group = own / name
-        group.mkdir()
-        for file in ("cpuset.cpus", "cpuset.mems"):  # of v1, where a new group may run nowhere
-            if (group / file).exists() and (own / file).read_text().strip():
-                (group / file).write_text((own / file).read_text())
-        made.append(str(group))
-    return made
-
-
-def _remove_cgroup(group: Path, deadline: float) -> None:
-    for folder, _, _ in os.walk(group, topdown=False):
-        while time.monotonic() < deadline:
-            try:
-                Path(folder).rmdir()
-            except FileNotFoundError:
-                break
-            except OSError:  # its last process is still ending
-                time.sleep(0.02)
-            else:
-                break

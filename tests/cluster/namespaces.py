@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 from pathlib import Path
 
+from cluster import cgroups
 from cluster.places import NODE, NODE_IP
 
 SETTINGS = {
@@ -25,14 +26,11 @@ def run(*command: str) -> str:
 
 
 def mount() -> None:
-    hierarchies = _hierarchies()
+    hierarchies = cgroups.hierarchies()
     run("mount", "--make-rshared", "/")  # a peer group of this namespace only: it was cut from the machine's
     run("umount", "-R", "-l", "/sys")
     run("mount", "-t", "sysfs", "sysfs", "/sys")
-    if hierarchies:
-        _mount_hierarchies(hierarchies)
-    else:
-        run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+    cgroups.mount(hierarchies)
     for name, path in (("run", "/run"), ("varlib", "/var/lib"), ("varlog", "/var/log")):
         run("mount", "-t", "tmpfs", "-o", "mode=755", name, path)
     for name in ("kubelet", "cni", "containerd", "etcd"):
@@ -43,20 +41,6 @@ def mount() -> None:
         file = Path("/run/sysctl", name.replace("/", "_"))
         file.write_text(f"{value}\n")
         run("mount", "--bind", str(file), f"/proc/sys/{name}")
-
-
-def _hierarchies() -> list[str]:
-    """Mounted hierarchies of cgroup v1; none on a machine with v2 only."""
-    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup " in line]
-    return [line[4].rpartition("/")[2] for line in lines if line[4].startswith("/sys/fs/cgroup/")]
-
-
-def _mount_hierarchies(names: list[str]) -> None:
-    run("mount", "-t", "tmpfs", "-o", "mode=755", "cgroup_root", "/sys/fs/cgroup")
-    for name in names:
-        Path("/sys/fs/cgroup", name).mkdir()
-        option = "none,name=systemd" if name == "systemd" else name
-        run("mount", "-t", "cgroup", "-o", option, "cgroup", f"/sys/fs/cgroup/{name}")
 
 
 def network() -> None:
