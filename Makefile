@@ -51,6 +51,9 @@ test-apiserver: setup ## our definitions and the operator against a real API ser
 test-e2e: setup ## the whole system in pods of a real Kubernetes (root, Go)
 	pytest tests/e2e
 
+chaos: setup ## fifty kills in one search, on a node of its own
+	KERNELSEARCH_KILLS=50 pytest tests/e2e/test_endurance.py -k kills -s
+
 cluster-build: setup ## build the test cluster's programs into ~/.cache/kernelsearch
 	cd tests && python -m cluster build
 
@@ -66,4 +69,4 @@ bench: setup ## every benchmark at full length; each prints one last line of JSO
 clean: ## forget the virtual environment and the tools' caches; results under runs/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup constraints lint demo test test-unit test-verifier test-apiserver test-e2e cluster-build cluster-up cluster-down bench clean
+.PHONY: help setup constraints lint demo test test-unit test-verifier test-apiserver test-e2e chaos cluster-build cluster-up cluster-down bench clean

@@ -1,5 +1,6 @@
 """Whatever is killed in mid-search, the search ends right: nothing is counted twice, nothing found is lost."""
 
+import os
 import random
 import subprocess
 import time
@@ -10,8 +11,8 @@ from steady import ODD, script, search
 
 from watching import complete, condition
 
-pytestmark = pytest.mark.timeout(600)
-KILLS = 10
+pytestmark = pytest.mark.timeout(1200)
+KILLS = int(os.environ.get("KERNELSEARCH_KILLS", "10"))
 VICTIMS = ("runner", "verifier", "model", "operator", "service", "configmap", "kube-apiserver")
 
 
@@ -92,11 +93,11 @@ def test_a_search_ends_with_its_deadline_and_odd_text_survives(place, root):
     assert moment(status["completionTime"]) - moment(deadline) <= 10 + 5 + 1  # grace, silence, rounding
 
 
-def test_ten_kills_at_random_moments(place, root):
-    place.apply(script(), search(root, budget={"deadlineSeconds": 120, "gracePeriodSeconds": 10}))
+def test_kills_at_random_moments(place, root):
+    place.apply(script(), search(root, budget={"deadlineSeconds": 12 * KILLS, "gracePeriodSeconds": 10}))
     place.wait("steady", running, 90)
     chance = random.Random(place.name)  # the namespace's name is the seed: it stands in the failure's evidence
-    victims = [*VICTIMS, *chance.choices(VICTIMS, k=KILLS - len(VICTIMS))]
+    victims = [*VICTIMS, *chance.choices(VICTIMS, k=max(0, KILLS - len(VICTIMS)))]
     chance.shuffle(victims)
     left, due = list(victims), time.monotonic() + 5
 
@@ -106,7 +107,7 @@ def test_ten_kills_at_random_moments(place, root):
             kill(place, left.pop())
             due = time.monotonic() + chance.uniform(4, 9)
 
-    seen = history(place, 300, disturb)
+    seen = history(place, 12 * KILLS + 180, disturb)
 
     check(seen)
     assert not left, f"the search ended before {left} were killed"
