@@ -194,6 +194,7 @@ class Jobs:
         self._uncounted: list[Report] = []
 
     async def start(self) -> None:
+        self.builder.prepare()
         self._workers = [asyncio.create_task(self._serve(lane)) for lane in self.lanes]
 
     async def close(self) -> None:
@@ -205,6 +206,7 @@ class Jobs:
         await asyncio.gather(*tasks, return_exceptions=True)
         for job in list(self._jobs.values()):
             await self._cancelled(job, "the verifier is shutting down")
+        await self.builder.close()
         for lane in self.lanes:
             await lane.kill()
 

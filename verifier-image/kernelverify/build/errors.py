@@ -20,8 +20,13 @@ def first(output: str) -> tuple[BuildMessage, ...]:
 
 
 def blames_source(output: str) -> bool:
-    """Whether an error points into the candidate's own text: then no other headers will help."""
+    """Whether an error points into the candidate's own text: then other headers will hardly help."""
     return any((m := _ERROR.match(line)) and "/" not in m["file"] for line in output.splitlines())
+
+
+def fuller(lean: str, plain: str) -> str:
+    """The output to show when both ways failed: torch's own decides, the lean one lists more of the same."""
+    return lean if first(lean)[0] == first(plain)[0] else plain
 
 
 def _message(lines: list[str], index: int, match: re.Match[str]) -> BuildMessage:

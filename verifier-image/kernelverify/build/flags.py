@@ -48,7 +48,7 @@ def refused(cflags: Iterable[str], ldflags: Iterable[str]) -> tuple[str, ...]:
 def allowed_to_compile(flag: str) -> bool:
     return (
         flag in OPTIMISATION or flag in CODE or flag in LIBRARIES or any(rule.fullmatch(flag) for rule in PATTERNS)
-    ) and not flag.startswith(("-Wl", "-Wa", "-Wp"))
+    ) and not flag.startswith(("-Wl,", "-Wa,", "-Wp,"))
 
 
 def allowed_to_link(flag: str) -> bool:

@@ -14,6 +14,9 @@ from pathlib import Path
 STANDARD = "-std=c++20"
 """Torch's headers need it since 2.10."""
 
+HEADERS = Path(__file__).parent / "headers"
+"""Our own, lean: searched before torch's."""
+
 
 class ToolchainError(Exception):
     """No compiler or no headers here: infrastructure, with the remedy."""
@@ -39,7 +42,7 @@ class Toolchain:
     @property
     def reads(self) -> tuple[str, ...]:
         """Folders that a compiler needs to read, beside the system's."""
-        return (str(self.torch / "include"), str(self.torch / "lib"), str(self.python))
+        return (str(HEADERS), str(self.torch / "include"), str(self.torch / "lib"), str(self.python))
 
 
 @lru_cache(maxsize=1)
@@ -52,6 +55,7 @@ def find() -> Toolchain:
         raise ToolchainError("torch is not installed beside the verifier; install kernelsearch[verifier]")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     facts = [version, importlib.metadata.version("torch"), platform.machine(), platform.python_version(), _processor()]
+    facts += [path.read_text() for path in sorted(HEADERS.rglob("*.h"))]
     return Toolchain(
         compiler=compiler,
         torch=Path(spec.origin).parent,

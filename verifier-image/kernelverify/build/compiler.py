@@ -1,0 +1,94 @@
+"""Runs compilers in the sandbox: one private folder for each build, nothing else to write."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from kernelverify import sandbox
+from kernelverify.build import toolchain
+from kernelverify.sandbox import identity
+
+TIMEOUT_S = 240.0
+CPU_S = 300
+GIB = 1 << 30
+UID = 59_999
+POLITE = ("nice", "-n", "10")
+"""In front of what nobody waits for: a lane may be timing on the same cores."""
+
+
+class CompilerError(Exception):
+    """A tool failed; `output` is what it said. Whose fault that is, its caller knows."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(output[-300:])
+        self.output = output
+
+
+@dataclass
+class Workshop:
+    """A private folder, owned by the user that compilers run as. `out` is what will be published."""
+
+    tools: toolchain.Toolchain
+    reads: list[str] = field(default_factory=list)
+    """Folders of the cache that this build may read: never the whole, where other candidates' libraries are."""
+    folder: Path = field(init=False)
+
+    def __enter__(self) -> Self:
+        # not in the cache: that may lie in a home folder, where gcc's access() check fails for another user
+        self.folder = Path(tempfile.mkdtemp(prefix="kernelverify-build-"))
+        self.out.mkdir()
+        if identity.can_change():
+            os.chown(self.folder, UID, UID)
+            os.chown(self.out, UID, UID)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+
+    async def run(self, argv: Sequence[str], *, polite: bool = False) -> str:
+        """Run one tool in the sandbox and return what it prints. Never outlives this call. Raises CompilerError."""
+        policy = sandbox.Policy(
+            read_only=(*sandbox.SYSTEM, *self.tools.reads, *self.reads),
+            read_write=(str(self.folder),),
+            cpu_seconds=CPU_S,
+            file_bytes=GIB,
+            uid=UID if identity.can_change() else None,
+            change_modes=True,
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(POLITE if polite else ()),
+            *sandbox.command(policy, argv),
+            cwd=self.folder,
+            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "TMPDIR": str(self.folder), "LANG": "C"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                raw, _ = await process.communicate()
+        except TimeoutError:
+            raise CompilerError(f"error: the compiler took longer than {TIMEOUT_S:.0f} s") from None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, 9)
+                await process.wait()
+        output = raw.decode("utf-8", "replace")
+        if process.returncode != 0:
+            raise CompilerError(output)
+        return output
