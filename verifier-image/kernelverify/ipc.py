@@ -68,7 +68,7 @@ def encode(message: Mapping[str, Any], limit: int) -> bytes:
 def decode(body: bytes) -> dict[str, Any]:
     """The message in a frame's body, which may come from hostile code."""
     try:
-        message = json.loads(body, parse_constant=_no_constant)
+        message = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors too
         raise Malformed(f"not JSON: {str(error)[:200]}") from error
     if not isinstance(message, dict):
@@ -80,6 +80,14 @@ def decode(body: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """1e999 is JSON, and infinite: it could be read here and never be sent on."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
 
 
 def _depth(value: object) -> int:

@@ -348,7 +348,7 @@ class Jobs:
                 field_ = f"problem.source:{line}" if line else "problem.source"
                 await job.finish(Stage.FAILED, error=ErrorBody(error=answer["message"], field=field_))
             case "build":
-                await self._detour(job, answer)
+                await self._detour(job, answer["request"])
             case _:
                 await lane.kill()
                 await self._again(job, str(answer.get("message", answer["event"])))

@@ -167,7 +167,8 @@ class Kernels(Message):
     """The causal test for custom kernels, and what torch was asked to do."""
 
     ablation: dict[str, Literal["wrong", "error", "right", "skipped"]] = Field(default_factory=dict)
-    """By mode (`zeros`, `ones`, `raise`): what the candidate answered with its kernels disabled. `right` is a cheat."""
+    """By mode (`zeros`, `ones`, `raise`, `part`, and `timed` between timed calls): what the candidate answered with its
+    kernels disabled. `right` is a cheat."""
     custom_launched: tuple[str, ...] = ()
     torch_ops: dict[str, int] = Field(default_factory=dict)
     """Torch operators on large tensors inside `forward`, with their number of calls."""

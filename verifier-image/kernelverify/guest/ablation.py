@@ -6,25 +6,34 @@ a built library) observable and, in an ablation mode, ineffective:
 - `zeros`, `ones`: launches do nothing, and fresh allocations (`torch.empty`, `zeros` and kin) hold zeros or ones. A
   built function runs on copies of its tensors, so its mutations are lost, and its results are filled likewise.
 - `raise`: launches raise, which shows who falls back to torch silently.
+- `part`: launches do their work, but a secret 64th of what they changed is lost. Who only looks here and there whether
+  its decoy still works is not warned.
 
-An honest candidate is wrong or fails under each mode. What this module reports may be forged by the candidate; the
-referee believes only the outputs.
+An honest candidate is wrong or fails under each mode. `idle` does the same as `zeros`, allocations apart, for a single
+call in the midst of timed ones: a kernel that was checked must also be the one that is timed. What this module reports
+may be forged by the candidate; the referee believes only the outputs.
 """
 
 import functools
+import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from kernelverify.guest import threads
 
-Mode = Literal["zeros", "ones", "raise"]
+Mode = Literal["zeros", "ones", "raise", "part"]
 Function = Callable[..., Any]
 FILL: Mapping[str, int] = {"zeros": 0, "ones": 1}
+PARTS, LEAST_PARTS = 64, 256
+DISABLED = "custom kernel disabled"
+LEAST_ADDRESS = 1 << 32
+"""An int from here on is an address: no size is so large, and no mapping lies below."""
 
 _aten = torch.ops.aten
 ALLOCATIONS = frozenset({
@@ -43,8 +52,22 @@ class Recorder:
     """Which custom kernels were launched, and what a launch does under the mode."""
 
     def __init__(self, mode: Mode | None = None) -> None:
-        self.mode = mode
+        self.mode: Mode | None = mode
         self.counts: Counter[str] = Counter()
+        self.noting = False
+        """Whether sizes are looked at: it takes microseconds that no timed call should pay for."""
+        self.largest = 0
+        """Elements of the largest tensor that any launch was given or gave back."""
+
+    @contextmanager
+    def idle(self, *, wanted: bool) -> Iterator[None]:
+        """Launches do nothing inside the block, if that is wanted."""
+        before = self.mode
+        self.mode = "zeros" if wanted else before
+        try:
+            yield
+        finally:
+            self.mode = before
 
     @property
     def launched(self) -> tuple[str, ...]:
@@ -53,14 +76,30 @@ class Recorder:
 
     def wrap(self, name: str, function: Function) -> Function:
         """A built function as the candidate may see it: counted, and ineffective under an ablation mode."""
-        act = {None: _plainly, "raise": _raising}.get(self.mode) or functools.partial(_filling, FILL[str(self.mode)])
 
         @functools.wraps(function, updated=())
         def launch(*args: Any, **kwargs: Any) -> Any:
             self.counts[name] += 1
-            return act(function, args, kwargs)
+            result = self._act(function, args, kwargs)
+            self._note((args, kwargs, result))
+            return result
 
         return launch
+
+    def _act(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.mode is None:
+            return function(*args, **kwargs)
+        if self.mode == "raise":
+            raise KernelDisabledError(DISABLED)
+        if self.mode == "part":
+            return _losing(function, args, kwargs)
+        return _filling(FILL[self.mode], function, args, kwargs)
+
+    def _note(self, tree: Any) -> None:
+        if not self.noting:
+            return
+        sizes = (leaf.numel() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
+        self.largest = max(self.largest, *sizes, 0)
 
     def wrap_launcher(self, run: Function) -> Function:
         """A Triton launcher's `run` method. Warm-up compiles and launches nothing, so it stays as it is."""
@@ -70,8 +109,11 @@ class Recorder:
             if kwargs.get("warmup"):
                 return run(kernel, *args, **kwargs)
             self.counts[kernel.fn.__name__] += 1
+            self._note((args, kwargs))
+            if self.mode == "part":
+                return _losing(functools.partial(run, kernel), args, kwargs)
             if self.mode == "raise":
-                _raising(run, args, kwargs)
+                raise KernelDisabledError(DISABLED)
             return run(kernel, *args, **kwargs) if self.mode is None else None
 
         return launch
@@ -120,17 +162,56 @@ class FilledAllocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result.fill_(self._value) if func in ALLOCATIONS else result
 
 
-def _plainly(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)
-
-
-def _raising(_function: Function, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> NoReturn:
-    raise KernelDisabledError("custom kernel disabled")
-
-
 def _filling(value: int, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not _copyable((args, kwargs)):
+        return None
     copies = tree_map(_copy, (args, kwargs))
     return tree_map(functools.partial(_fill, value), function(*copies[0], **copies[1]))
+
+
+def _losing(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The real work, of which a part is lost again."""
+    if not _copyable((args, kwargs)):
+        return None
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    before = [leaf.detach().clone() for leaf in given]
+    result = function(*args, **kwargs)
+    with torch.no_grad():
+        for leaf, old in zip(given, before, strict=True):
+            _lose(leaf.detach(), old)
+    return tree_map(_lost, result)
+
+
+def _lost(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        with torch.no_grad():
+            _lose(leaf.detach(), torch.zeros_like(leaf))
+        return leaf
+    return _fill(0, leaf)
+
+
+def _lose(tensor: torch.Tensor, old: torch.Tensor) -> None:
+    """Put back a secret part of what was changed; all of it where that is little."""
+    changed = ((tensor != old) & ~((tensor != tensor) & (old != old))).nonzero(as_tuple=True)  # noqa: PLR0124 - NaN
+    count = changed[0].numel() if changed else 0
+    if not count:
+        return
+    chosen = torch.arange(count) if count < LEAST_PARTS else _secret_choice(count)
+    places = tuple(axis[chosen] for axis in changed)
+    tensor[places] = old[places]
+
+
+def _secret_choice(count: int) -> torch.Tensor:
+    """Which of so many elements are lost. From the system's randomness: a candidate may have seeded torch's."""
+    generator = torch.Generator().manual_seed(secrets.randbits(48))
+    return torch.randperm(count, generator=generator)[: count // PARTS + 1]
+
+
+def _copyable(tree: Any) -> bool:
+    """Whether copies keep a function from its real work: not where it takes addresses (`x.data_ptr()`) for tensors."""
+    leaves = tree_leaves(tree)
+    tensors = any(isinstance(leaf, torch.Tensor) for leaf in leaves)
+    return tensors and not any(isinstance(leaf, int) and leaf >= LEAST_ADDRESS for leaf in leaves)
 
 
 def _copy(leaf: Any) -> Any:

@@ -1,6 +1,6 @@
 """`python -m kernelverify.host --fd N --threads K --workdir DIR`: one lane's referee, asked over an inherited socket.
 
-evaluate{id, request, builds} -> stage{stage}* then report{report} | build{...} | problem_error{message, line}
+evaluate{id, request, builds} -> stage{stage}* then report{report} | build{request} | problem_error{message, line}
 audit{request}                -> audit{report} | problem_error{message, line}
 ping                          -> pong{capabilities}
 stop
@@ -60,7 +60,7 @@ def _evaluate(channel: ipc.Channel, referee: Referee, message: dict[str, Any]) -
     asked = Evaluation.model_validate(message["request"])
     found = referee.evaluate(message["id"], asked, message["builds"], emit)
     if isinstance(found, BuildWanted):
-        return {"event": "build", **found.request}
+        return {"event": "build", "request": dict(found.request)}
     return {"event": "report", "report": found.model_dump(mode="json", by_alias=True)}
 
 

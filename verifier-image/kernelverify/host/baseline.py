@@ -6,6 +6,7 @@ run{slot, name}                     -> done
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -61,10 +62,19 @@ class Baseline:
         """One call: seconds by the referee's clock, until its own copy is complete, and that copy."""
         outputs = self._outputs[slot]
         outputs.poison()
+        self._signal(signal.SIGCONT)
         start = time.perf_counter()
         self._ask({"op": "run", "slot": slot, "name": name}, RUN_S)
         copies = outputs.read_private(into)
         return time.perf_counter() - start, copies
+
+    def pause(self) -> None:
+        """Stop it until its next call, as the candidate is stopped: to wake up costs both the same."""
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def close(self) -> None:
         if self._channel is not None:

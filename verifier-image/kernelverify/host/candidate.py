@@ -37,6 +37,8 @@ CENSUS_S = 0.1
 """Between two counts of a candidate that takes its time. A fast call is over before the first one."""
 LOG_BYTES = 16 * 1024
 MOST_PARTS = 256
+MOST_ANSWER = 2 << 20
+"""Characters of one answer, all parts together: what is sent on must fit into the service's messages."""
 
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
@@ -96,6 +98,8 @@ class Ran:
     torch_ops: Mapping[str, int]
     unwritten: tuple[int, ...] = ()
     """Outputs that are still poison."""
+    largest_launch: int = 0
+    """Elements of the largest tensor that a custom kernel touched, as the candidate's process says."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,7 @@ class Candidate:
         self._stage = "start"
         self._slots: list[tuple[Region, Region]] = []
         self._over: Crash | None = None
+        self._paused = False
 
     def begin(self, ask: Any) -> None:
         ours, theirs = socket.socketpair()
@@ -232,7 +237,7 @@ class Candidate:
             return answer
         try:
             state = tuple((str(n), tuple(int(i) for i in shape), str(d)) for n, shape, d in answer["state"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             return self._broken(f"no state in its answer: {error}")
         return Loaded(state)
 
@@ -259,13 +264,17 @@ class Candidate:
         self._slots.append((inputs, outputs))
         return slot
 
-    def run(self, slot: int, timeout: float, into: Sequence[Tensor] | None = None) -> Any:
-        """One call on poisoned outputs: Ran, BuildWanted or Crash."""
+    def run(self, slot: int, timeout: float, into: Sequence[Tensor] | None = None, *, idle: bool = False) -> Any:
+        """One call on poisoned outputs: Ran, BuildWanted or Crash. A paused candidate goes on as its clock starts.
+
+        `idle`: its kernels do nothing in this call.
+        """
         self._stage = "forward"
         outputs = self._slots[slot][1]
         outputs.poison()
+        self.resume()
         start = time.perf_counter()
-        answer = self._call({"op": "run", "slot": slot}, timeout)
+        answer = self._call({"op": "run", "slot": slot, "idle": idle}, timeout)
         if not isinstance(answer, dict):
             return answer
         copies = outputs.read_private(into)
@@ -282,16 +291,25 @@ class Candidate:
                 kernels=tuple(str(name)[:200] for name in answer["kernels"]),
                 torch_ops={str(k)[:200]: int(v) for k, v in dict(answer["torch_ops"]).items()},
                 unwritten=tuple(outputs.unwritten(copies)),
+                largest_launch=int(answer["largest"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             return self._broken(f"its answer to a call is malformed: {error}")
 
     def pause(self) -> None:
-        """Stop the whole group for the baseline's turn."""
-        self._signal(signal.SIGSTOP)
+        """Stop all that it started until its next call.
+
+        It must neither disturb the baseline nor work ahead of its clock on inputs that are being written. None of its
+        processes can leave the group, nor be woken (seccomp).
+        """
+        if not self._paused:
+            self._paused = True
+            self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+        if self._paused:
+            self._paused = False
+            self._signal(signal.SIGCONT)
 
     @property
     def logs(self) -> tuple[str, str]:
@@ -342,6 +360,7 @@ class Candidate:
         if self._over is not None or self._channel is None:
             return self._over or Crash("exit", self._stage, message="the candidate has ended")
         nonce = secrets.token_hex(8)
+        self.resume()
         try:
             self._channel.send(message | {"nonce": nonce}, descriptors)
             answer = self._whole_answer(nonce, time.monotonic() + timeout)
@@ -375,6 +394,8 @@ class Candidate:
                 raise ipc.Malformed("an answer without the call's nonce")
             if answer.get("event") == "part" and len(parts) < MOST_PARTS:
                 parts.append(str(answer.get("text", "")))
+                if sum(map(len, parts)) > MOST_ANSWER:
+                    raise ipc.Malformed(f"an answer of more than {MOST_ANSWER} characters")
             elif answer.get("event") == "whole":
                 return ipc.decode("".join(parts).encode("utf-8", "replace"))
             else:

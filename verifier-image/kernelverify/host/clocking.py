@@ -26,6 +26,8 @@ FULL_CHECK_ONE_IN = 10
 ALONE_ONE_IN = 4
 """Pairs between two calls of the baseline with the candidate at rest, in the midst of the pairs: what else the machine
 does changes from second to second, and must not look like the candidate's doing."""
+IDLE_ONE_IN = 8
+"""Pairs between two calls with the candidate's kernels disabled: what was checked must also be what is timed."""
 SLOT = 0
 
 
@@ -37,6 +39,8 @@ class Clocked:
     flags: list[api.Flag] = field(default_factory=list)
     wrong: api.SetResult | None = None
     crash: Crash | None = None
+    idle: str = ""
+    """Its answers with its kernels disabled in the midst of timed calls: `right`, `wrong`, or empty when not tried."""
 
 
 @dataclass
@@ -58,8 +62,17 @@ class _StopError(Exception):
 class Clock:
     """One candidate process beside one baseline process, on shared inputs."""
 
-    def __init__(self, process: candidate.Candidate, base: Baseline, session: Session, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        process: candidate.Candidate,
+        base: Baseline,
+        session: Session,
+        deadline: Deadline,
+        *,
+        needs_kernel: bool,
+    ) -> None:
         self._process, self._base, self._session, self._deadline = process, base, session, deadline
+        self._needs_kernel = needs_kernel
         drawn = session.draw(inputs.OWN[0])
         if drawn is None:  # own inputs are never dropped
             raise candidate.HostError("the problem has no draw on its own inputs")
@@ -112,23 +125,19 @@ class Clock:
                 roofline=api.Roofline(floor_us=floor, bound="memory", fraction=min(1.0, floor / score)),
             ),
             flags=flags,
+            idle="wrong" if self._needs_kernel else "",
         )
 
     def _warm_baseline(self, name: str) -> None:
-        self._process.pause()
         self._fresh()
         times: list[float] = []
         while not timing.warm(times):
-            times.append(self._base.run(SLOT, name, self._other)[0])
-        self._process.resume()
+            times.append(self._baseline(name)[0])
 
     def _alone(self, name: str) -> float:
         """Seconds of one call of the baseline on fresh inputs while the candidate stands still."""
-        self._process.pause()
         self._fresh()
-        elapsed = self._base.run(SLOT, name, self._other)[0]
-        self._process.resume()
-        return elapsed
+        return self._baseline(name)[0]
 
     def _warm(self) -> None:
         self._fresh()
@@ -155,7 +164,24 @@ class Clock:
             self._verify(mine, theirs[1], drawn, seed)
             pairs.candidate.append(mine.elapsed_s)
             pairs.baseline.append(theirs[0])
+            if not secrets.randbelow(IDLE_ONE_IN):
+                self._idle(name)
+        self._idle(name)
         return pairs
+
+    def _idle(self, name: str) -> None:
+        """One call without its kernels: whoever is still right launches them only where it expects to be checked."""
+        if not self._needs_kernel:
+            return
+        drawn, seed = self._fresh()
+        baseline = self._baseline(name)[1]
+        ran = self._process.run(self._slot, self._deadline.left(CALL_S), self._mine, idle=True)
+        if not isinstance(ran, Ran) or correctness.structure(self._judge_by, ran.metas, ran.skeleton):
+            return
+        if correctness.plausible(self._judge_by, ran.outputs, baseline):
+            draw = reference.draw_of(self._session.loaded, self._session.model, drawn, seed)
+            if checking.judged(draw, ran).ok:
+                raise _StopError(Clocked(idle="right"))
 
     def _run(self) -> Ran:
         ran = self._process.run(self._slot, self._deadline.left(CALL_S), self._mine)
@@ -167,9 +193,7 @@ class Clock:
 
     def _baseline(self, name: str) -> tuple[float, list[Tensor]]:
         self._process.pause()
-        result = self._base.run(SLOT, name, self._other)
-        self._process.resume()
-        return result
+        return self._base.run(SLOT, name, self._other)
 
     def _verify(self, ran: Ran, baseline: list[Tensor], drawn: list[Any], seed: int) -> None:
         """Near the baseline's answer each time; in full on a secret tenth, and whenever the near look fails."""
@@ -191,7 +215,9 @@ class Clock:
             self._pool = [self._session.loaded.get_inputs(self._session.draw_seed()) for _ in range(POOL)]
 
     def _fresh(self) -> tuple[list[Any], int]:
-        """New inputs in the shared region."""
+        """New inputs in the shared region. The candidate, which sees them, stands still until its clock runs."""
+        self._process.pause()
+        self._base.pause()
         seed = self._session.draw_seed()
         pool = self._pool
         drawn = self._session.loaded.get_inputs(seed) if self._cheap else _resigned(pool[secrets.randbelow(POOL)])

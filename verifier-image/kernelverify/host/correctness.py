@@ -50,7 +50,7 @@ def _meta(meta: Meta, want: Tensor, *, aliased: bool) -> str:  # noqa: PLR0911 -
     if meta.get("type") != "torch.Tensor":
         return f"a {meta.get('type')} is returned; return a plain torch.Tensor"
     if meta.get("shape") != list(want.shape):
-        return f"shape {tuple(meta.get('shape', ()))} where {tuple(want.shape)} is expected"
+        return f"shape {_size(meta.get('shape'))} where {_size(list(want.shape))} is expected"
     if meta.get("dtype") != str(want.dtype).removeprefix("torch."):
         return f"dtype {meta.get('dtype')} where {str(want.dtype).removeprefix('torch.')} is expected"
     if meta.get("device") != "cpu" or meta.get("layout") != "strided":
@@ -62,12 +62,18 @@ def _meta(meta: Meta, want: Tensor, *, aliased: bool) -> str:  # noqa: PLR0911 -
     return ""
 
 
+def _size(claimed: Any) -> str:
+    """A claimed shape may be anything."""
+    return f"({', '.join(map(str, claimed[:16]))})" if isinstance(claimed, list) else str(claimed)
+
+
 def _strides_ok(stride: Any, want: Tensor) -> bool:
     if not want.numel() or stride == list(want.stride()):
         return True
+    if not isinstance(stride, list) or len(stride) != want.dim():
+        return False
     contiguous = torch.empty(want.shape, device="meta").stride()
-    pairs = zip(stride or (), contiguous, want.shape, strict=False)
-    return isinstance(stride, list) and len(stride) == want.dim() and all(a == b or n == 1 for a, b, n in pairs)
+    return all(a == b or n == 1 for a, b, n in zip(stride, contiguous, want.shape, strict=True))
 
 
 def _normal(skeleton: Any) -> Any:

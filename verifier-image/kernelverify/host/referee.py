@@ -19,6 +19,7 @@ from kernelverify.host import audit, checking, clocking, correctness, inputs, st
 from kernelverify.host.baseline import Baseline
 from kernelverify.host.candidate import BuildWanted, Crash, Job, Zygote
 from kernelverify.host.checking import Checked, Deadline, OutOfTimeError
+from kernelverify.host.reference import Draw
 from kernelverify.host.session import Session
 from kernelverify_api import report as api
 from kernelverify_api.request import Audit, CustomKernel, Evaluation, Level
@@ -122,6 +123,8 @@ class _Run:
         kernels = api.Kernels(ablation=ablation, custom_launched=checked.kernels, torch_ops=dict(checked.torch_ops))
         self._evidence = replace(self._evidence, kernels=kernels, emulated=self._emulated)
         level = self._asked.options.level
+        if self._asked.options.custom_kernel is CustomKernel.REQUIRED and self._trifling(checked):
+            self._evidence = replace(self._evidence, trifling=True)
         if level is Level.CHECK or verdict.decide(self._evidence)[0] is not api.Status.CORRECT:
             return self._evidence
         if level is Level.CHAMPION:
@@ -135,9 +138,7 @@ class _Run:
 
     def _check(self) -> Checked | BuildWanted:
         first = self._session.draw(inputs.OWN[0])
-        largest = max(
-            (t.numel() for t in tree_leaves(first.inputs if first else []) if isinstance(t, Tensor)), default=0
-        )
+        largest = _largest(first) if first else 0
         with self._zygote.spawn(replace(self._job, count_ops_above=int(largest * SMALL_SHARE))) as process:
             self._sandbox = process.sandbox
             trouble = checking.load(process, self._session, self._deadline)
@@ -146,6 +147,14 @@ class _Run:
             checked = Checked(crash=trouble) if trouble else checking.check(process, self._session, self._deadline)
             self._logs = api.Logs(stdout=process.logs[0], stderr=process.logs[1])
             return checked
+
+    def _trifling(self, checked: Checked) -> bool:
+        """Whether its kernels touch nothing of the size of an input or an output, while torch computes."""
+        draw = self._session.draw(inputs.OWN[0])
+        if draw is None or not checked.torch_ops:
+            return False
+        outputs = max((t.numel() for t in draw.eager), default=0)
+        return checked.largest_launch < min(outputs, SMALL_SHARE * _largest(draw))
 
     def _ablation(self) -> dict[str, Any]:
         if self._asked.options.custom_kernel is not CustomKernel.REQUIRED:
@@ -189,6 +198,10 @@ class _Run:
             sets = (*self._evidence.correctness.sets, clocked.wrong)
             wrong = self._evidence.correctness.model_copy(update={"ok": False, "sets": sets})
             self._evidence = replace(self._evidence, correctness=wrong)
+        if clocked.idle and self._evidence.kernels is not None:
+            ablation = {**self._evidence.kernels.ablation, "timed": clocked.idle}
+            kernels = self._evidence.kernels.model_copy(update={"ablation": ablation})
+            self._evidence = replace(self._evidence, kernels=kernels)
         flags = clocked.flags
         if self._asked.options.level is Level.CHAMPION:  # confirmed: only the impossible stays impossible
             flags = [f.model_copy(update={"severity": "info"}) if f.rule == "implausible_speedup" else f for f in flags]
@@ -207,7 +220,9 @@ class _Run:
             if trouble is not None:
                 crash = Crash("exception", "import", message="asks for other builds each time it is loaded")
                 return clocking.Clocked(crash=crash)
-            return clocking.Clock(process, base, self._session, self._deadline).measure(names)
+            needs_kernel = self._asked.options.custom_kernel is CustomKernel.REQUIRED
+            clock = clocking.Clock(process, base, self._session, self._deadline, needs_kernel=needs_kernel)
+            return clock.measure(names)
 
     def _take(self, checked: Checked) -> None:
         """The gates' findings into the evidence."""
@@ -249,6 +264,11 @@ class _Run:
             logs=self._logs,
             stages_ms=self._stages,
         )
+
+
+def _largest(draw: Draw) -> int:
+    """Elements of the largest input."""
+    return max((t.numel() for t in tree_leaves(draw.inputs) if isinstance(t, Tensor)), default=0)
 
 
 def environment(*, emulated: bool = False) -> api.Environment:

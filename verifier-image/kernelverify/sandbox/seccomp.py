@@ -58,6 +58,9 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
     # new processes, refused only where the policy says so
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
+    # the referee stops the process group during the baseline's turn: nobody leaves the group, and no timer wakes it
+    # (a POSIX timer may send SIGCONT, which the kernel delivers to a stopped process)
+    "setsid": (112, 157), "setpgid": (109, 154), "timer_create": (222, 107),
     # refused by their arguments
     "clone": (56, 220), "clone3": (435, 435), "open": (2, None), "openat": (257, 56), "openat2": (437, 437),
     "prlimit64": (302, 261), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
@@ -97,6 +100,7 @@ _CLONE_PARENT = 0x00008000
 _CLONE_THREAD = 0x00010000
 _O_TMPFILE = 0x00400000
 _F_SETLEASE, _F_NOTIFY = 1024, 1026
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _PR_SCHED_CORE = 62
 _X32 = 0x40000000
@@ -224,7 +228,8 @@ _BY_ARGUMENTS: dict[str, Code] = {
     "open": _none_of_bits(1, _O_TMPFILE, errno.EOPNOTSUPP),
     "openat": _none_of_bits(2, _O_TMPFILE, errno.EOPNOTSUPP),
     "prctl": _not_equal(0, [kernel.PR_SET_PDEATHSIG, kernel.PR_SET_DUMPABLE, _PR_SCHED_CORE]),
-    "fcntl": _not_equal(1, [_F_SETLEASE, _F_NOTIFY]),
+    # a descriptor's signal may be SIGCONT, too
+    "fcntl": _not_equal(1, [_F_SETLEASE, _F_NOTIFY, _F_SETOWN, _F_SETSIG, _F_SETOWN_EX]),
     "ioctl": _not_equal(1, [_TIOCSTI, _TIOCLINUX]),
     # only PRIO_PROCESS with 0: with PRIO_USER, 0 would mean every process of the user
     "setpriority": [*_must_equal(0, 0), *_must_equal(1, 0), _return(_ALLOW)],

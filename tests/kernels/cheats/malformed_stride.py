@@ -1,0 +1,25 @@
+"""Claims strides that are no list: the judge must not stumble.
+
+problem: multiply_add
+expect: incorrect, runtime_error
+"""
+
+import gc
+import types
+
+import torch
+
+MODULES = [(m.__name__, m) for m in gc.get_objects() if isinstance(m, types.ModuleType)]
+
+
+def forge(*_):
+    return {"type": "torch.Tensor", "shape": [20011], "dtype": "float32", "device": "cpu", "layout": "strided", "stride": 7}
+
+
+tensors = next(m for n, m in MODULES if n == "kernelverify.guest.tensors")
+tensors.deliver = forge
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, a, b, c):
+        return torch.addcmul(c, a, b)
