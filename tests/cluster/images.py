@@ -106,6 +106,7 @@ def _build(image: Image, done: Path) -> None:
         fresh = done.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         _buildah("push", "--disable-compression", image.reference, f"docker-archive:{fresh}:{image.reference}")
+        _buildah("rmi", "--prune")  # the one before has lost its name to this one
         _forget_older(image)
         fresh.rename(done)
     finally:
