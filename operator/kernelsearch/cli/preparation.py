@@ -28,7 +28,8 @@ from kernelverify_api.service import Capabilities
 
 MODEL_SECONDS = 15.0
 """For a model server that is just being started beside us; a missing one is told soon."""
-VERIFIER_SECONDS = 20.0
+VERIFIER_SECONDS = 60.0
+"""A referee that died is back within half a minute, on a busy machine."""
 LANE_SECONDS, LANE_TRIES = 60.0, 120
 """For a lane of the verifier to import torch."""
 Say = Callable[[str], None]
