@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from torch import Tensor
 import kernelverify
 from kernelverify import ipc, sandbox
 from kernelverify.host import census
+from kernelverify.host.drain import Drain
 from kernelverify.host.memory import Region
 from kernelverify.host.users import NoUserError, User
 from kernelverify.sandbox import kernel
@@ -35,7 +35,6 @@ START_S = 120.0
 HELLO_S = 30.0
 CENSUS_S = 0.1
 """Between two counts of a candidate that takes its time. A fast call is over before the first one."""
-LOG_BYTES = 16 * 1024
 MOST_PARTS = 256
 MOST_ANSWER = 2 << 20
 """Characters of one answer, all parts together: what is sent on must fit into the service's messages."""
@@ -205,7 +204,7 @@ class Candidate:
         self._zygote, self._job, self._workdir = zygote, job, workdir
         self._user, self._uid = user, user.uid
         self._channel: ipc.Channel | None = None
-        self._logs: list[_Drain] = []
+        self._logs: list[Drain] = []
         self._stage = "start"
         self._slots: list[tuple[Region, Region]] = []
         self._over: Crash | None = None
@@ -214,7 +213,7 @@ class Candidate:
     def begin(self, ask: Any) -> None:
         ours, theirs = socket.socketpair()
         self._channel = ipc.Channel(ours)
-        self._logs = [_Drain(), _Drain()]
+        self._logs = [Drain(), Drain()]
         with theirs:
             self.pid = ask(self._config(), [theirs.fileno(), *(drain.write_end for drain in self._logs)])
         for drain in self._logs:
@@ -453,37 +452,6 @@ class _ExcessError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind, self.message = kind, message
-
-
-class _Drain(threading.Thread):
-    """Reads one output stream so that a flood neither blocks nor fills anything; keeps its beginning and its end."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._read_end, self.write_end = os.pipe()
-        self._head, self._tail = bytearray(), bytearray()
-
-    def run(self) -> None:
-        os.close(self.write_end)
-        while chunk := os.read(self._read_end, 65536):
-            room = LOG_BYTES // 2 - len(self._head)
-            self._head += chunk[: max(0, room)]
-            self._tail = (self._tail + chunk[max(0, room) :])[-LOG_BYTES // 2 :]
-        os.close(self._read_end)
-
-    def finish(self) -> None:
-        """Close what was never started, or wait for the end of the stream: every writer is dead by now."""
-        if self.ident is None:
-            os.close(self._read_end)
-            os.close(self.write_end)
-        else:
-            self.join(2)
-
-    @property
-    def text(self) -> str:
-        if self.ident is not None:
-            self.join(0.02)
-        return (bytes(self._head) + bytes(self._tail)).decode("utf-8", "replace")
 
 
 def _raised(answer: Mapping[str, Any], stage: str) -> Crash:
