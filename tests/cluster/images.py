@@ -70,8 +70,8 @@ VERIFIER = Image(
     (
         *PROJECT,
         *TEXTS,
-        ("verifier-image/kernelverify", "kernelverify"),
-        ("verifier-image/kernelverify_api", "kernelverify_api"),
+        ("verifier-image/kernelverify", "verifier-image/kernelverify"),
+        ("verifier-image/kernelverify_api", "verifier-image/kernelverify_api"),
     ),
     ("TORCH=none",),
 )
