@@ -112,7 +112,7 @@ class Clock:
             flags += _disturbed(name, medians[name], timing.microseconds(pairs.alone))
         fastest = min(results, key=lambda s: medians[s.vs])
         score = timing.microseconds(own)
-        floor = roofline.floor_us(self._session.bytes_moved(self._judge_by))
+        floor = roofline.floor_us(self._session.bytes_moved(self._judge_by), score)
         flags += _implausible(score, floor, fastest)
         return Clocked(
             timing=api.Timing(
