@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from kernelverify.build import service, toolchain
-from kernelverify.build.compiler import Workshop
+from kernelverify.build.compiler import MOST_OUTPUT, Workshop
 from kernelverify.guest import build_shim
 
 pytestmark = [pytest.mark.needs("linux"), pytest.mark.timeout(900)]
@@ -152,3 +152,10 @@ async def test_prepared_bindings_are_there_before_the_first_build(tmp_path):
     await asyncio.gather(*builder._background)
 
     assert [p.stat().st_mode & 0o222 for p in tmp_path.glob("*/bindings.o")] == [0]
+
+
+async def test_a_tool_may_print_without_end_and_the_beginning_is_kept():
+    with Workshop(toolchain.find()) as shop:
+        printed = await shop.run(["head", "-c", "50000000", "/dev/zero"])
+
+    assert len(printed) == MOST_OUTPUT

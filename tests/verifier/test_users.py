@@ -62,3 +62,14 @@ def test_folders_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path, mo
     assert alive.exists()
     assert again.exists()
     assert f"-{os.getpid()}-" in again.name
+
+
+def test_an_id_under_which_something_runs_is_left_alone():
+    among = range(30_040, 30_041)
+    with subprocess.Popen(["sleep", "60"], user=30_040) as stranger:
+        with pytest.raises(NoUserError):
+            User(among)
+        stranger.kill()
+
+    with User(among) as user:
+        assert user.uid == 30_040

@@ -1,29 +1,33 @@
 """Queues, lanes and the detour by the builders: what happens between a submission and its report.
 
 One lane is one referee process on one device, and judges one candidate at a time. While a candidate's library is
-built its lane serves others. A referee that dies or hangs is replaced: that is infrastructure, the job runs once more.
+built its lane serves others. A referee that dies, hangs or speaks nonsense is replaced: that is infrastructure, the job
+runs once more. Whatever goes wrong, every job ends: nobody waits for a report that will not come.
 """
 
 import asyncio
 import itertools
+import logging
 import secrets
 import socket
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kernelverify import ipc, scratch
 from kernelverify.build.service import Builder
-from kernelverify.build.toolchain import ToolchainError
-from kernelverify.host import verdict
+from kernelverify.host import census, verdict
+from kernelverify.sandbox import kernel
 from kernelverify.settings import Settings
 from kernelverify_api.report import AuditReport, Report, Stage, Status
 from kernelverify_api.request import Audit, Evaluation
 from kernelverify_api.service import ErrorBody
+
+_LOG = logging.getLogger(__name__)
 
 CHANNEL_LIMIT = 4 << 20
 MOST_BUILDS = 4
@@ -33,6 +37,7 @@ GRACE_S = 15.0
 TRIES = 2
 KEPT = 2048
 """Finished jobs that can still be read."""
+Read = TypeVar("Read")
 TERMINAL = frozenset({Stage.DONE, Stage.FAILED, Stage.CANCELLED, Stage.INFRA_ERROR})
 
 
@@ -49,7 +54,18 @@ class ProblemError(Exception):
 
 
 class LaneError(Exception):
-    """The referee died, hung or spoke nonsense."""
+    """The referee could not start, died, hung or spoke nonsense."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A build that the candidate asked for, in its own words."""
+
+    request: dict[str, Any]
+
+
+Outcome = Report | ErrorBody | Wanted
+"""How a round on a lane ends: a verdict, what is wrong with the problem, or a build that comes first."""
 
 
 @dataclass
@@ -118,9 +134,19 @@ class Lane:
         if self.ready:
             return
         await self.kill()
+        try:
+            await self._launch()
+        except OSError as error:
+            await self.kill()
+            raise LaneError(f"cannot start a referee: {error}") from error
+        answer = await self._ask({"op": "ping"}, START_S)
+        self.capabilities = dict(answer.get("capabilities", {}))
+        self.ready = True
+
+    async def _launch(self) -> None:
         self._scratch = scratch.make()
         ours, theirs = socket.socketpair()
-        with theirs:
+        try:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-B", "-m", "kernelverify.host", "--fd", str(theirs.fileno())),
                 *("--threads", str(self._threads), "--workdir", str(self._scratch)),
@@ -128,22 +154,38 @@ class Lane:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
             )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._channel = await ipc.AsyncChannel.from_socket(ours, CHANNEL_LIMIT)
-        answer = await self._ask({"op": "ping"}, START_S)
-        self.capabilities = dict(answer.get("capabilities", {}))
-        self.ready = True
 
-    async def evaluate(self, job: Job) -> dict[str, Any]:
-        """The referee's last word on this round: a report, a build, a problem or a host error."""
+    async def evaluate(self, job: Job) -> Outcome:
+        """The referee's last word on this round. Raises LaneError."""
         request = {"op": "evaluate", "id": job.id, "request": job.asked.model_dump(mode="json"), "builds": job.builds}
         async with self._lock:
             await self.start()
-            return await self._ask(request, job.asked.options.timeout_s + GRACE_S, job)
+            answer = await self._ask(request, job.asked.options.timeout_s + GRACE_S, job)
+            return await self._trusted(_outcome, answer)
 
-    async def audit(self, asked: Audit) -> dict[str, Any]:
+    async def audit(self, asked: Audit) -> AuditReport:
+        """Raises ProblemError and LaneError."""
         async with self._lock:
             await self.start()
-            return await self._ask({"op": "audit", "request": asked.model_dump(mode="json")}, AUDIT_S)
+            answer = await self._ask({"op": "audit", "request": asked.model_dump(mode="json")}, AUDIT_S)
+            return await self._trusted(_audited, answer)
+
+    async def _trusted(self, read: Callable[[dict[str, Any]], Read], answer: dict[str, Any]) -> Read:
+        """What an answer says; a referee that cannot be understood is of no more use."""
+        try:
+            return read(answer)
+        except LaneError:
+            await self.kill()
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            await self.kill()
+            raise LaneError(f"the referee's answer is malformed: {str(error)[:300]}") from error
 
     async def kill(self) -> None:
         """End the referee and, with it, all that it started."""
@@ -153,6 +195,7 @@ class Lane:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
+        await asyncio.to_thread(census.end_orphans)
         if self._scratch is not None:
             scratch.remove(self._scratch)
         self._process = self._channel = self._scratch = None
@@ -167,9 +210,9 @@ class Lane:
                     if job is not None:
                         await job.move(Stage(answer["stage"]))
                 return answer
-        except (TimeoutError, ipc.ChannelError) as error:
+        except (TimeoutError, ipc.ChannelError, KeyError, ValueError) as error:
             await self.kill()
-            raise LaneError(f"the referee failed: {str(error) or 'no answer in time'}") from error
+            raise LaneError(f"the referee failed: {str(error)[:300] or 'no answer in time'}") from error
         except BaseException:  # cancelled in the middle of an answer: the channel is of no more use
             await asyncio.shield(self.kill())
             raise
@@ -194,6 +237,7 @@ class Jobs:
         self._uncounted: list[Report] = []
 
     async def start(self) -> None:
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # what a dead referee leaves behind comes here to be ended
         self.builder.prepare()
         self._workers = [asyncio.create_task(self._serve(lane)) for lane in self.lanes]
 
@@ -260,12 +304,7 @@ class Jobs:
 
     async def audit(self, asked: Audit) -> AuditReport:
         """Raises ProblemError and LaneError."""
-        answer = await self.lanes[0].audit(asked)
-        if answer["event"] == "problem_error":
-            raise ProblemError(answer["message"], answer.get("line"))
-        if answer["event"] != "audit":
-            raise LaneError(str(answer.get("message", answer["event"])))
-        return AuditReport.model_validate(answer["report"])
+        return await self.lanes[0].audit(asked)
 
     def _known(self, asked: Evaluation) -> Job | None:
         identity = self._keys.get((asked.client, asked.idempotency_key or ""))
@@ -327,31 +366,29 @@ class Jobs:
             job = await self._next()
             task = asyncio.create_task(self._round(lane, job))
             self._running[job.id] = task
-            await asyncio.gather(task, return_exceptions=True)
+            (failed,) = await asyncio.gather(task, return_exceptions=True)
             self._running.pop(job.id, None)
+            if isinstance(failed, Exception):
+                _LOG.error("a job failed in the verifier itself", exc_info=failed)
+                await lane.kill()
+                await self._again(job, f"{type(failed).__name__}: {failed}")
 
     async def _round(self, lane: Lane, job: Job) -> None:
         """One turn of a job on a lane."""
         job.started = job.started or time.monotonic()
         try:
-            answer = await lane.evaluate(job)
+            outcome = await lane.evaluate(job)
         except LaneError as error:
             await self._again(job, str(error))
             return
-        match answer["event"]:
-            case "report":
-                report = Report.model_validate(answer["report"])
-                self._uncounted.append(report)
-                await job.finish(Stage.DONE, report)
-            case "problem_error":
-                line = answer.get("line")
-                field_ = f"problem.source:{line}" if line else "problem.source"
-                await job.finish(Stage.FAILED, error=ErrorBody(error=answer["message"], field=field_))
-            case "build":
-                await self._detour(job, answer["request"])
-            case _:
-                await lane.kill()
-                await self._again(job, str(answer.get("message", answer["event"])))
+        match outcome:
+            case Report():
+                self._uncounted.append(outcome)
+                await job.finish(Stage.DONE, outcome)
+            case ErrorBody():
+                await job.finish(Stage.FAILED, error=outcome)
+            case Wanted():
+                await self._detour(job, outcome.request)
 
     async def _again(self, job: Job, reason: str) -> None:
         """Infrastructure failed: once more on a fresh referee, then say so."""
@@ -377,7 +414,8 @@ class Jobs:
     async def _build(self, job: Job, wanted: dict[str, Any]) -> None:
         try:
             result = await self.builder.build(wanted)
-        except (ToolchainError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - no compiler, a full disk, our own mistake: the job has to end
+            _LOG.warning("a build failed in the verifier itself", exc_info=error)
             report = verdict.ended(job.id, Status.INFRA_ERROR, f"cannot build: {error}", job.asked.options.level)
             await job.finish(Stage.INFRA_ERROR, report)
             return
@@ -385,6 +423,28 @@ class Jobs:
         if not job.finished:
             await job.move(Stage.WAITING)
             await self._queue(job, first=True)
+
+
+def _outcome(answer: dict[str, Any]) -> Outcome:
+    """Raises LaneError, and what pydantic and dicts raise when the answer is malformed."""
+    match answer["event"]:
+        case "report":
+            return Report.model_validate(answer["report"])
+        case "problem_error":
+            line = answer.get("line")
+            return ErrorBody(error=answer["message"], field=f"problem.source:{line}" if line else "problem.source")
+        case "build":
+            return Wanted(dict(answer["request"]))
+    raise LaneError(str(answer.get("message", answer["event"])))
+
+
+def _audited(answer: dict[str, Any]) -> AuditReport:
+    """Raises ProblemError and what `_outcome` raises."""
+    if answer["event"] == "problem_error":
+        raise ProblemError(answer["message"], answer.get("line"))
+    if answer["event"] != "audit":
+        raise LaneError(str(answer.get("message", answer["event"])))
+    return AuditReport.model_validate(answer["report"])
 
 
 def _same(asked: Evaluation) -> str:

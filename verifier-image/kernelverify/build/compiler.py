@@ -16,6 +16,8 @@ from kernelverify.sandbox import identity
 TIMEOUT_S = 240.0
 CPU_S = 300
 GIB = 1 << 30
+MOST_OUTPUT, CHUNK = 1 << 20, 1 << 16
+"""Bytes of a tool's output that are kept, and read at a time."""
 UID = 59_999
 POLITE = ("nice", "-n", "10")
 """In front of what nobody waits for: a lane may be timing on the same cores."""
@@ -81,7 +83,8 @@ class Workshop:
         )
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                raw, _ = await process.communicate()
+                raw = await _first_of(process.stdout)
+                await process.wait()
         except TimeoutError:
             raise CompilerError(f"error: the compiler took longer than {TIMEOUT_S:.0f} s") from None
         finally:
@@ -92,3 +95,11 @@ class Workshop:
         if process.returncode != 0:
             raise CompilerError(output)
         return output
+
+
+async def _first_of(stream: asyncio.StreamReader | None) -> bytes:
+    """All of a tool's output is read, or it would block, but only the beginning kept: templates can fill gigabytes."""
+    kept = bytearray()
+    while stream is not None and (chunk := await stream.read(CHUNK)):
+        kept += chunk[: MOST_OUTPUT - len(kept)]
+    return bytes(kept)

@@ -12,6 +12,7 @@ the referee, which alone waits for it and reads how it died.
 
 import gc
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = ["serve", "torch", "triton"]
 
 def serve(channel: ipc.Channel) -> None:
     """Fork candidates until the referee closes the channel."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     triton_shim.install()
     _warm()

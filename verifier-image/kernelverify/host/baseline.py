@@ -20,6 +20,7 @@ from torch import Tensor
 from kernelverify import ipc
 from kernelverify.host import memory, problem
 from kernelverify.host.candidate import ENVIRONMENT, HostError
+from kernelverify.sandbox import kernel
 from kernelverify_api import request
 
 COMPILE = "compile"
@@ -159,4 +160,5 @@ class _Server:
 
 
 if __name__ == "__main__":
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # a call may take minutes: nobody waits for it any more
     _Server(ipc.Channel.from_fd(int(sys.argv[1]), limit=4 << 20)).serve()

@@ -54,6 +54,11 @@ def members(pid: int, uid: int | None, kept: Collection[int]) -> list[int]:
     return sorted(family - set(kept))
 
 
+def users() -> set[int]:
+    """User ids that something runs under."""
+    return {uid for pid, _ in _parents() if (uid := _uid(pid)) is not None}
+
+
 def send_all(number: signal.Signals, pid: int, uid: int | None, kept: Collection[int]) -> None:
     """A signal to each of the candidate's processes."""
     for target in members(pid, uid, kept):
@@ -76,6 +81,36 @@ def end(pid: int, uid: int | None, kept: Collection[int], patience_s: float = 10
             break
         time.sleep(0.001)
     return status
+
+
+def end_orphans(patience_s: float = 10.0) -> None:
+    """Kill what the candidates of a dead referee left running: this process, a subreaper, has inherited it.
+
+    Its own children lead a session (compilers) or share this process's; a candidate's are in a session that is neither,
+    and cannot leave it (seccomp). The candidate itself dies with its referee by the kernel's hand.
+    """
+    deadline = time.monotonic() + patience_s
+    while (left := _orphans()) and time.monotonic() < deadline:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            reap(pid)
+        time.sleep(0.001)
+
+
+def _orphans() -> list[int]:
+    own = os.getsid(0)
+    children = [pid for pid, parent in _parents() if parent == os.getpid()]
+    return [pid for pid in children if _session(pid) not in {None, own, pid}]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def reap(pid: int) -> int | None:

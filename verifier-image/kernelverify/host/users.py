@@ -3,7 +3,8 @@
 The census finds a candidate's processes by their user, so two verifiers that took the same one would kill each other's
 candidates. An id is therefore held by a socket of that name in Linux's abstract namespace: the kernel gives a name to
 one process only, and takes it back when the process ends, however it ends. Containers with networks of their own do not
-see each other's names, and neither do they see each other's processes.
+see each other's names, and neither do they see each other's processes. An id under which something already runs,
+whoever started it, is nobody's to take either.
 """
 
 import secrets
@@ -11,6 +12,7 @@ import socket
 from types import TracebackType
 from typing import Self
 
+from kernelverify.host import census
 from kernelverify.sandbox import identity
 
 FIRST, COUNT = 20_000, 39_000
@@ -32,8 +34,11 @@ class User:
             self._reserve(among)
 
     def _reserve(self, among: range) -> None:
+        used = census.users()
         for _ in range(TRIES):
             uid = among[secrets.randbelow(len(among))]
+            if uid in used:
+                continue
             held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
                 held.bind(f"\0kernelverify-user-{uid}")
