@@ -4,20 +4,19 @@ problem: multiply_add
 expect: incorrect, runtime_error
 """
 
-import gc
-import types
+import sys
 
 import torch
-
-MODULES = [(m.__name__, m) for m in gc.get_objects() if isinstance(m, types.ModuleType)]
 
 
 def forge(*_):
     return {"type": "torch.Tensor", "shape": [20011], "dtype": "float32", "device": "cpu", "layout": "strided", "stride": 7}
 
 
-tensors = next(m for n, m in MODULES if n == "kernelverify.guest.tensors")
-tensors.deliver = forge
+frame = sys._getframe()
+while "tensors" not in frame.f_globals:
+    frame = frame.f_back
+frame.f_globals["tensors"].describe = forge
 
 
 class ModelNew(torch.nn.Module):

@@ -7,7 +7,8 @@ anything. Clocks and functions of the loop are bound before candidate code runs,
     load{inputs, seed, dtype}         -> loaded{state} | error | build
     state{inputs}                     -> ok | error
     open{slot, inputs, outputs}       -> ok                     (the descriptors come along)
-    run{slot, idle}                   -> done{...} | error | build   (idle: without its kernels)
+    run{slot, idle}                   -> done | error | build   (idle: without its kernels)
+    tell                              -> told{...}              (of the last run, once the referee's clock has stopped)
     stop                              -> the process ends
 
 Every request has a nonce that its answer repeats. An answer beyond the channel's limit goes as `part`s and `whole`.
@@ -31,7 +32,8 @@ import torch
 from torch import nn
 
 from kernelverify import ipc, sandbox
-from kernelverify.guest import ablation, build_shim, tensors, torch_ops
+from kernelverify.calling import call, tensors
+from kernelverify.guest import ablation, build_shim, torch_ops
 
 EXIT_BROKEN = 70
 """Exit code when the loop itself broke: never a way out that a candidate would take by accident."""
@@ -98,6 +100,7 @@ class Candidate:
         self._stage = "start"
         self._model: Any = None
         self._slots: dict[int, tuple[tensors.Mapped, tensors.Mapped]] = {}
+        self._last: tuple[call.Performed, tensors.Mapped, torch_ops.Tally | None] | None = None
         self._recorder = ablation.install(config["ablation"])
         self._recorder.noting = self._count_above is not None
         build_shim.install(config["builds"], self._want)
@@ -108,6 +111,7 @@ class Candidate:
             "state": self._load_state,
             "open": self._open,
             "run": self._run,
+            "tell": self._tell,
         }
         while True:
             message, descriptors = self._channel.receive_with_fds()
@@ -153,25 +157,25 @@ class Candidate:
         self,
         message: dict[str, Any],
         _descriptors: list[int],
-        clock: Callable[[], float] = time.perf_counter,
+        perform: Callable[..., call.Performed] = call.perform,
     ) -> dict[str, Any]:
-        self._stage = "forward"
+        self._stage, self._last = "forward", None
         inputs, outputs = self._slots[message["slot"]]
-        arguments = inputs.tree()
-        with torch.no_grad(), self._counting() as tally, self._recorder.idle(wanted=message["idle"]):
-            start = clock()
-            result = self._model(*arguments)
-            seconds = clock() - start
-        with torch.no_grad():
-            skeleton, leaves = tensors.flatten(result)
-            places = [*outputs.tensors, *[None] * len(leaves)]
-            metas = [tensors.deliver(leaf, place, inputs) for leaf, place in zip(leaves, places, strict=False)]
+        with self._counting() as tally, self._recorder.idle(wanted=message["idle"]):
+            performed = perform(self._model, inputs, outputs)
+        self._last = (performed, inputs, tally)
+        return {"event": "done"}
+
+    def _tell(self, _message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        if self._last is None:
+            raise RuntimeError("there was no call to tell of")
+        performed, inputs, tally = self._last
+        self._last = None
         return {
-            "event": "done",
-            "self_us": seconds * 1e6,
-            "outputs": metas,
-            "skeleton": skeleton,
-            "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - the cheapest way to count
+            "event": "told",
+            "self_us": performed.seconds * 1e6,
+            "outputs": [tensors.describe(leaf, inputs) for leaf in performed.leaves],
+            "skeleton": performed.skeleton,
             "kernels": list(self._recorder.launched)[:LIMIT_COUNTED],
             "largest": self._recorder.largest,
             "torch_ops": dict(tally.counts.most_common(LIMIT_COUNTED)) if tally else {},

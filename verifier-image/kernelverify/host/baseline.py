@@ -1,5 +1,7 @@
 """The baseline's process: trusted, exec'd (never forked: inductor has threads), warm, and timed like a candidate.
 
+Like: on the same way through the same code (calling/call.py), with the same looks at its use of the machine.
+
 load{problem, seed, threads, names} -> ok{names} | error{message, line}
 open{slot, inputs, outputs}         -> ok        (the descriptors come along)
 run{slot, name}                     -> done
@@ -12,18 +14,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from kernelverify import ipc
-from kernelverify.host import memory, problem
+from kernelverify.calling import call, tensors
+from kernelverify.host import census, memory, problem
 from kernelverify.host.candidate import ENVIRONMENT, HostError
 from kernelverify.sandbox import kernel
 from kernelverify_api import request
 
 COMPILE = "compile"
+NOBODY, NOWHERE = -1, Path("/nonexistent")
 LOAD_S, RUN_S = 300.0, 300.0
 """A compiled baseline compiles on its first call: 2 to 30 s on a quiet machine."""
 
@@ -91,12 +96,16 @@ class Baseline:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _look(self) -> None:
+        """As at a candidate, for the time that it takes from both."""
+        census.excess(self.pid, NOBODY, NOWHERE, census.Limits(), ())
+
     def _ask(self, message: dict[str, Any], timeout: float, descriptors: Sequence[int] = ()) -> dict[str, Any]:
         if self._channel is None:
             raise HostError("the baseline's process is not running")
         try:
             self._channel.send(message, descriptors)
-            answer = self._channel.receive(timeout)
+            answer = census.watched(self._channel, time.monotonic() + timeout, self._look)
         except ipc.ChannelError as error:
             raise HostError(f"the baseline's process failed: {error}") from error
         if answer.get("event") == "error":
@@ -110,7 +119,7 @@ class _Server:
     def __init__(self, channel: ipc.Channel) -> None:
         self._channel = channel
         self._functions: dict[str, Callable[..., Any]] = {}
-        self._slots: dict[int, tuple[Any, list[Tensor]]] = {}
+        self._slots: dict[int, tuple[tensors.Mapped, tensors.Mapped]] = {}
 
     def serve(self) -> None:
         handlers = {"load": self._load, "open": self._open, "run": self._run}
@@ -142,20 +151,17 @@ class _Server:
         return {"event": "ok"}
 
     def _open(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        (size, start, length), (out_size, out_start, out_length) = message["inputs"], message["outputs"]
-        inputs, _ = memory.attach(descriptors[0], size, (start, length), writable=False)
-        _, outputs = memory.attach(descriptors[1], out_size, (out_start, out_length), writable=True)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._slots[message["slot"]] = (inputs, outputs)
+        (size, *header), (out_size, *out_header) = message["inputs"], message["outputs"]
+        self._slots[message["slot"]] = (
+            tensors.attach(descriptors[0], size, header, writable=False),
+            tensors.attach(descriptors[1], out_size, out_header, writable=True),
+        )
         return {"event": "ok"}
 
     def _run(self, message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
-        inputs, outputs = self._slots[message["slot"]]
-        with torch.no_grad():
-            result = self._functions[message["name"]](*inputs)
-            for place, tensor in zip(outputs, memory.flatten(result)[1], strict=True):
-                place.copy_(tensor)
+        name = message["name"]
+        if not call.perform(self._functions[name], *self._slots[message["slot"]]).delivered:
+            raise problem.ProblemError(f"baseline {name!r} returns other shapes or types than the reference does")
         return {"event": "done"}
 
 

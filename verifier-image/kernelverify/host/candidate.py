@@ -33,8 +33,8 @@ from kernelverify.sandbox import kernel
 START_S = 120.0
 """For torch to be imported on a busy machine."""
 HELLO_S = 30.0
-CENSUS_S = 0.1
-"""Between two counts of a candidate that takes its time. A fast call is over before the first one."""
+TELL_S = 10.0
+"""For a few words about a call that is over."""
 MOST_PARTS = 256
 MOST_ANSWER = 2 << 20
 """Characters of one answer, all parts together: what is sent on must fit into the service's messages."""
@@ -278,6 +278,9 @@ class Candidate:
             return answer
         copies = outputs.read_private(into)
         elapsed = time.perf_counter() - start
+        answer = self._call({"op": "tell"}, TELL_S)
+        if not isinstance(answer, dict):
+            return answer
         if not outputs.canaries_ok():
             return Crash("exception", "forward", "OutOfBounds", "the kernel wrote outside its output")
         try:
@@ -380,7 +383,7 @@ class Candidate:
             case "build" if isinstance(answer.get("build"), dict):
                 self._over = Crash("exit", self._stage, message="the candidate has asked for a build")
                 return BuildWanted(answer["build"])
-            case "ok" | "loaded" | "done":
+            case "ok" | "loaded" | "done" | "told":
                 return answer
         return self._broken(f"unknown event {str(answer.get('event'))[:80]!r}")
 
@@ -403,16 +406,12 @@ class Candidate:
     def _answer(self, deadline: float) -> dict[str, Any]:
         """Wait for a message, counting what the candidate uses meanwhile."""
         assert self._channel is not None  # noqa: S101 - for the type checker: `_call` has looked
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return self._channel.receive(max(0.0, min(CENSUS_S, left)))
-            except ipc.TimedOut:
-                if left <= 0:
-                    raise
-                found = census.excess(self.pid, self._uid, self._workdir, self._job.limits, self._zygote.kept)
-                if found:
-                    raise _ExcessError(*found) from None
+        return census.watched(self._channel, deadline, self._look)
+
+    def _look(self) -> None:
+        found = census.excess(self.pid, self._uid, self._workdir, self._job.limits, self._zygote.kept)
+        if found:
+            raise _ExcessError(*found)
 
     def _death(self) -> Crash:
         """How a process that closed its channel ended."""

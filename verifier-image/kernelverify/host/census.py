@@ -8,11 +8,16 @@ by its own user id where it has one, else as a descendant, or as an orphan that 
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from kernelverify import ipc
 
 MIB = 1 << 20
+EVERY_S = 0.1
+"""Between two looks at a call that takes its time. A fast call is over before the first one."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,18 @@ def excess(pid: int, uid: int | None, workdir: Path, limits: Limits, kept: Colle
     if disk > limits.disk_bytes:
         return "disk", f"{disk // MIB} MiB of files; at most {limits.disk_bytes // MIB} MiB are allowed"
     return None
+
+
+def watched(channel: ipc.Channel, deadline: float, look: Callable[[], object]) -> dict[str, Any]:
+    """The next message, with a look at the process now and then until it comes. Raises what `receive` raises."""
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return channel.receive(max(0.0, min(EVERY_S, left)))
+        except ipc.TimedOut:
+            if left <= 0:
+                raise
+            look()
 
 
 def members(pid: int, uid: int | None, kept: Collection[int]) -> list[int]:

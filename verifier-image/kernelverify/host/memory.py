@@ -10,7 +10,7 @@ beyond, so that a write past its end is seen and a read past its end gets NaN. Z
                 each time, so that an output nobody wrote is told from an answer
     trust       sizes, shapes and offsets are the referee's own; nothing is ever read back to interpret the bytes
 
-The other side finds the skeleton and the layout as JSON at `header` (guest/tensors.py reads it).
+The other side finds the skeleton and the layout as JSON at `header` (calling/tensors.py reads it).
 """
 
 import fcntl

@@ -83,18 +83,22 @@ def type_name(value: object) -> str:
     return "torch.Tensor" if kind is Tensor else f"{kind.__module__}.{kind.__qualname__}"[:200]
 
 
-def deliver(leaf: object, place: Tensor | None, inputs: Mapped) -> dict[str, Any]:
-    """Copy one output into its place if it is what the referee has room for; say in any case what it is."""
-    if type(leaf) is not Tensor:
-        return {"type": type_name(leaf)}  # a lazy subclass would compute when asked for its shape
-    meta = describe(leaf, inputs)
-    plain = leaf.layout is torch.strided and leaf.device.type == "cpu"
-    if plain and place is not None and leaf.shape == place.shape and leaf.dtype is place.dtype:
-        place.copy_(leaf)
-    return meta
+def deliver(leaf: object, place: Tensor) -> bool:
+    """Copy one output into its place, if it is what the referee has room for."""
+    if type(leaf) is not Tensor or leaf.layout is not torch.strided or leaf.device.type != "cpu":
+        return False  # a lazy subclass would compute when asked for its shape
+    if leaf.shape != place.shape or leaf.dtype is not place.dtype:
+        return False
+    place.copy_(leaf)
+    return True
 
 
-def describe(tensor: Tensor, inputs: Mapped) -> dict[str, Any]:
+def describe(leaf: object, inputs: Mapped) -> dict[str, Any]:
+    """What an output is."""
+    return _described(leaf, inputs) if type(leaf) is Tensor else {"type": type_name(leaf)}
+
+
+def _described(tensor: Tensor, inputs: Mapped) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "type": "torch.Tensor",
         "shape": list(tensor.shape),
