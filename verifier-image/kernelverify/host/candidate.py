@@ -46,10 +46,13 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
     "TRITON_INTERPRET": "1",
+    "CUDA_VISIBLE_DEVICES": "",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-"""Before the zygote's first import: numpy, torch and triton read these once."""
+"""Before the zygote's first import: numpy, torch and triton read these once. A CPU lane beside a GPU must not see it:
+torch.utils.cpp_extension would start the driver, whose thread no fork survives. Either of the two alone does not
+prevent it (measured on an H200 with torch 2.11)."""
 
 
 class HostError(Exception):
