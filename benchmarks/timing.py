@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -105,8 +106,8 @@ def through_the_judge(trials: int, threads: int) -> dict[str, float]:
         referee = Referee(Path(scratch), threads)
         try:
             for length, size in LENGTHS.items():
-                same = [judged(referee, size, TIMES) for _ in range(trials)]
-                less = [judged(referee, size, TIMES - 3) for _ in range(trials)]
+                same = _several(f"{length}, the same", trials, lambda size=size: judged(referee, size, TIMES))
+                less = _several(f"{length}, 3 % less", trials, lambda size=size: judged(referee, size, TIMES - 3))
                 figures[f"judged_{length}_false"] = sum(s.verdict in {"faster", "slower"} for s in same) / trials
                 figures[f"judged_{length}_bias"] = float(np.exp(np.mean(np.log([s.ratio for s in same])))) - 1
                 figures[f"judged_{length}_power_3_percent"] = sum(s.verdict == "faster" for s in less) / trials
@@ -114,6 +115,14 @@ def through_the_judge(trials: int, threads: int) -> dict[str, float]:
         finally:
             referee.close()
     return figures
+
+
+def _several(what: str, trials: int, measure: Callable[[], Speedup]) -> list[Speedup]:
+    found = []
+    for number in range(trials):
+        found.append(measure())
+        print(f"{what} {number + 1}/{trials}: {found[-1].ratio:.3f}x {found[-1].verdict}", file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> None:

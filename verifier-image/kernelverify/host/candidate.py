@@ -45,14 +45,22 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "TRITON_INTERPRET": "1",
     "CUDA_VISIBLE_DEVICES": "",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-"""Before the zygote's first import: numpy, torch and triton read these once. A CPU lane beside a GPU must not see it:
-torch.utils.cpp_extension would start the driver, whose thread no fork survives. Either of the two alone does not
-prevent it (measured on an H200 with torch 2.11)."""
+"""Of the zygote and of baselines, before the first import: numpy, torch and triton read these once.
+
+A CPU lane beside a GPU must not see it: torch.utils.cpp_extension would start the driver, whose thread no fork
+survives. Either of the two CUDA settings alone does not prevent it (measured on an H200 with torch 2.11).
+
+Memory that was freed is kept, never given back to the kernel. By default glibc decides that by what a process happened
+to free before, and a code that touches fresh pages each time takes twice as long as the same code that does not: an
+exact copy of a reference was judged 2.1 times as fast as it (benchmarks/timing.py).
+"""
 
 
 class HostError(Exception):
@@ -274,9 +282,10 @@ class Candidate:
         self._stage = "forward"
         outputs = self._slots[slot][1]
         outputs.poison()
+        message = {"op": "run", "slot": slot, "idle": idle, "nonce": secrets.token_hex(8)}
         self.resume()
         start = time.perf_counter()
-        answer = self._call({"op": "run", "slot": slot, "idle": idle}, timeout)
+        answer = self._call(message, timeout)
         if not isinstance(answer, dict):
             return answer
         copies = outputs.read_private(into)
@@ -364,10 +373,10 @@ class Candidate:
         """The answer to one request (a dict), BuildWanted, or Crash. After a Crash the candidate is no more."""
         if self._over is not None or self._channel is None:
             return self._over or Crash("exit", self._stage, message="the candidate has ended")
-        nonce = secrets.token_hex(8)
+        nonce = message.get("nonce") or secrets.token_hex(8)
         self.resume()
         try:
-            self._channel.send(message | {"nonce": nonce}, descriptors)
+            self._channel.send({**message, "nonce": nonce}, descriptors)
             answer = self._whole_answer(nonce, time.monotonic() + timeout)
         except ipc.TimedOut:
             return self._ended(Crash("timeout", self._stage, message=f"no answer within {timeout:.3g} s"))
