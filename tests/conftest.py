@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.places import GIVEN
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -21,6 +23,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "no_root": (lambda: os.geteuid() != 0, "needs to run without root"),
     "go": (lambda: shutil.which("go") is not None, "needs Go: the cluster's programs are built from modules"),
     "gpu": (_has_gpu, "needs an NVIDIA GPU"),
+    "own_cluster": (lambda: not os.environ.get(GIVEN), f"needs a cluster of its own, and {GIVEN} names another one"),
 }
 """By marker argument: how to see whether the need is met, and the reason that a skip shows."""
 
@@ -32,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tiers with a cluster need what a cluster needs, unless one is given."""
     for item in items:
-        if {"apiserver", "e2e"} & set(item.path.parts) and not os.environ.get("KERNELSEARCH_TEST_KUBECONFIG"):
+        if {"apiserver", "e2e"} & set(item.path.parts) and not os.environ.get(GIVEN):
             item.add_marker(pytest.mark.needs("linux", "root", "go"))
 
 

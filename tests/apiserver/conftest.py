@@ -1,7 +1,6 @@
 """One control plane for the whole tier, one namespace for each test."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,24 +14,23 @@ import pytest
 
 from cluster import machine
 
-GIVEN = "KERNELSEARCH_TEST_KUBECONFIG"
-
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[machine.Cluster]:
     """An API server with controllers and scheduler, and with our definitions installed."""
-    if given := os.environ.get(GIVEN):
-        state = tmp_path_factory.mktemp("given")
-        (state / "pki").mkdir()
-        (state / "pki/admin.kubeconfig").write_bytes(Path(given).read_bytes())
-        started = machine.Cluster(state)
-        started.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(root / "crds"))
-        yield started
+    state = tmp_path_factory.mktemp("control-plane")
+    if given := machine.given(state):
+        _define(given, root)
+        yield given
         return
-    with machine.held(tmp_path_factory.mktemp("control-plane"), node=False) as started:
-        started.kubectl("apply", "-f", str(root / "crds"))
-        started.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    with machine.held(state, node=False) as started:
+        _define(started, root)
         yield started
+
+
+def _define(cluster: machine.Cluster, root: Path) -> None:
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(root / "crds"))
+    cluster.kubectl("wait", "--for=condition=Established", "-f", str(root / "crds"), "--timeout=30s")
 
 
 @dataclass

@@ -9,7 +9,8 @@ import yaml
 
 from watching import complete, condition
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("operator")]
+# On a cluster with nodes, pods would run for real, and a second operator may be there.
+pytestmark = [pytest.mark.needs("own_cluster"), pytest.mark.timeout(180), pytest.mark.usefixtures("operator")]
 
 
 @pytest.fixture

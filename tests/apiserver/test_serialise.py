@@ -55,7 +55,7 @@ async def test_errors_say_what_they_are(server, namespace):
 async def test_an_unreachable_server_is_told(tmp_path, monkeypatch, control_plane):
     config = tmp_path / "config"
     text = control_plane.kubeconfig.read_text()
-    config.write_text(re.sub(r"https://127\.0\.0\.1:\d+", "https://127.0.0.1:9", text))
+    config.write_text(re.sub(r'https://[^\s"]+', "https://127.0.0.1:9", text))
     monkeypatch.setenv("KUBECONFIG", str(config))
     async with cluster.connect() as connected:
         with pytest.raises(cluster.UnreachableError, match="does not answer"):

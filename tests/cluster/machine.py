@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster import archives, cgroups, components, packages, pki, tools
-from cluster.places import COREDNS, PAUSE, Plan, read
+from cluster.places import COREDNS, GIVEN, PAUSE, Plan, read
 
 START_S = 180.0
 END_S = 20.0
@@ -44,10 +44,12 @@ class Cluster:
     state: Path
     seconds: Mapping[str, float] = field(default_factory=dict)
     """What was ready when, after the start."""
+    given: Path | None = None
+    """The kubeconfig of a cluster that is not ours: it has an API, and no inside."""
 
     @property
     def kubeconfig(self) -> Path:
-        return self.state / "pki/admin.kubeconfig"
+        return self.given or self.state / "pki/admin.kubeconfig"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -63,7 +65,7 @@ class Cluster:
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Its output; with `check=False`, that of an error too. Raises AssertionError."""
         done = subprocess.run(
-            [str(tools.build(tools.TOOLS["kubectl"])), *arguments],
+            [tools.program(tools.TOOLS["kubectl"]), *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -83,6 +85,16 @@ class Cluster:
         """Run in the cluster's namespaces."""
         entry = ["nsenter", "-t", str(read(self.state).pids[-1]), "-m", "-n", "-p", "-i", "-u", "-C", "--"]
         return subprocess.run([*entry, *command], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def given(state: Path) -> Cluster | None:
+    """The cluster that the environment names instead of one of our own. Raises ClusterError."""
+    if not (named := os.environ.get(GIVEN)):
+        return None
+    config = Path(named).expanduser().resolve()
+    if not config.is_file():
+        raise ClusterError(f"{GIVEN} is {named!r}, which is no file; name a kubeconfig")
+    return Cluster(state.resolve(), given=config)
 
 
 def prepare(*, node: bool) -> dict[str, str]:

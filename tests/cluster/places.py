@@ -8,6 +8,8 @@ NODE, NODE_IP = "node-0", "10.97.0.2"
 SERVICES, API_SERVICE_IP, DNS_IP = "10.96.0.0/16", "10.96.0.1", "10.96.0.10"
 PODS = "10.98.0.0/20"
 CNI_PROGRAMS = "/usr/lib/cni"
+GIVEN = "KERNELSEARCH_TEST_KUBECONFIG"
+"""Environment variable: a kubeconfig of another cluster, which the tests use instead of one of their own."""
 PAUSE, COREDNS = "localhost/pause:test", "localhost/coredns:test"
 CONTAINERD = "/run/containerd/containerd.sock"
 

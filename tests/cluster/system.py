@@ -15,9 +15,11 @@ import yaml
 from cluster import tools
 from cluster.machine import Cluster
 from cluster.places import NODE_IP
+from kernelsearch.controller.uninstall import OPERATOR
 
 CHART = Path(__file__).parents[2] / "charts/kernelsearch"
 NAMESPACE, RELEASE = "kernelsearch-system", "ks"
+CLAIM = "site"
 SITE = "/opt/torch/site-packages"
 """Where the verifier's image looks for torch."""
 VALUES: dict[str, Any] = {
@@ -27,7 +29,7 @@ VALUES: dict[str, Any] = {
     "runner": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}},
     "verifier": {
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "8Gi"}},
-        "extraVolumes": [{"name": "site", "persistentVolumeClaim": {"claimName": "site", "readOnly": True}}],
+        "extraVolumes": [{"name": "site", "persistentVolumeClaim": {"claimName": CLAIM, "readOnly": True}}],
         "extraVolumeMounts": [{"name": "site", "mountPath": SITE, "readOnly": True}],
     },
 }
@@ -44,7 +46,7 @@ def install(cluster: Cluster) -> None:
 def helm(cluster: Cluster, *arguments: str) -> str:
     """Its output. Raises AssertionError with the operator's last words."""
     done = subprocess.run(
-        [str(tools.build(tools.HELM)), *arguments],
+        [tools.program(tools.HELM), *arguments],
         capture_output=True,
         text=True,
         env=cluster.environment,
@@ -56,8 +58,24 @@ def helm(cluster: Cluster, *arguments: str) -> str:
     return done.stdout
 
 
+def operator(cluster: Cluster) -> tuple[str, str]:
+    """Namespace and name of its Deployment. On a given cluster, of whoever installed it: AssertionError without one."""
+    if not cluster.given:
+        return NAMESPACE, f"{RELEASE}-operator"
+    found = json.loads(cluster.kubectl("get", "deployments", "-A", "-l", OPERATOR, "-o", "json"))["items"]
+    assert len(found) == 1, f"{len(found)} operators on the given cluster; it must have one: docs/install.md"
+    return found[0]["metadata"]["namespace"], found[0]["metadata"]["name"]
+
+
 def operator_log(cluster: Cluster) -> str:
-    return cluster.kubectl("-n", NAMESPACE, "logs", f"deploy/{RELEASE}-operator", "--tail=50", check=False)
+    namespace, name = operator(cluster)
+    return cluster.kubectl("-n", namespace, "logs", f"deploy/{name}", "--tail=50", check=False)
+
+
+def borrows_torch(cluster: Cluster) -> bool:
+    """Its verifiers mount our claim: those of a given cluster do if `up --system` started it."""
+    namespace, name = operator(cluster)
+    return f"claimName: {CLAIM}" in cluster.kubectl("-n", namespace, "get", "configmap", name, "-o", "yaml")
 
 
 def namespace(cluster: Cluster, name: str) -> None:
@@ -67,7 +85,7 @@ def namespace(cluster: Cluster, name: str) -> None:
 
 
 def lend_torch(cluster: Cluster, name: str) -> None:
-    """A claim `site` in the namespace. The restricted standard forbids hostPath volumes in pods, not behind claims."""
+    """The claim in the namespace. The restricted standard forbids hostPath volumes in pods, not behind claims."""
     common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
     volume = {
         "apiVersion": "v1",
@@ -77,13 +95,13 @@ def lend_torch(cluster: Cluster, name: str) -> None:
             **common,
             "capacity": {"storage": "10Gi"},
             "hostPath": {"path": sysconfig.get_paths()["purelib"]},
-            "claimRef": {"namespace": name, "name": "site"},
+            "claimRef": {"namespace": name, "name": CLAIM},
         },
     }
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "site", "namespace": name},
+        "metadata": {"name": CLAIM, "namespace": name},
         "spec": {**common, "volumeName": f"site-{name}", "resources": {"requests": {"storage": "10Gi"}}},
     }
     apply(cluster, volume, claim)

@@ -69,9 +69,14 @@ def path(tool: Tool) -> Path:
 
 def find(tool: Tool) -> str | None:
     """One that is there: ours if built, else one installed. In CI it is built (minutes), so that nothing is skipped."""
-    if os.environ.get("CI") or path(tool).exists():
+    if shutil.which("go") and (os.environ.get("CI") or path(tool).exists()):
         return str(build(tool))
     return shutil.which(tool.name)
+
+
+def program(tool: Tool) -> str:
+    """One that is there, else built."""
+    return find(tool) or str(build(tool))
 
 
 def build(tool: Tool) -> Path:

@@ -18,9 +18,14 @@ GPUS = 2
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Cluster]:
-    """A node with the operator on it."""
+    """A node with the operator on it; a given one must have it already, because no image can be brought there."""
+    state = tmp_path_factory.mktemp("node")
+    if given := machine.given(state):
+        system.operator(given)
+        yield given
+        return
     archives = [images.build(image) for image in (images.OPERATOR, images.VERIFIER)]
-    with machine.held(tmp_path_factory.mktemp("node"), node=True, images=archives, gpus=GPUS) as started:
+    with machine.held(state, node=True, images=archives, gpus=GPUS) as started:
         system.install(started)
         yield started
 
@@ -64,14 +69,20 @@ class Place:
         return f"{status}\n{pods}\n{logs}\n{system.operator_log(self.cluster)}"
 
 
+@pytest.fixture(scope="session")
+def borrows_torch(cluster: machine.Cluster) -> bool:
+    return system.borrows_torch(cluster)
+
+
 @pytest.fixture
-def place(cluster: machine.Cluster) -> Iterator[Place]:
+def place(cluster: machine.Cluster, borrows_torch: bool) -> Iterator[Place]:
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     system.namespace(cluster, name)
-    system.lend_torch(cluster, name)
+    if borrows_torch:
+        system.lend_torch(cluster, name)
     yield Place(name, cluster)
     cluster.kubectl("delete", "namespace", name, "--wait=false")
-    cluster.kubectl("delete", "pv", f"site-{name}", "--wait=false")
+    cluster.kubectl("delete", "pv", f"site-{name}", "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture

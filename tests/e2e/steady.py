@@ -72,7 +72,7 @@ def search(root: Path, name: str = "steady", **spec: Any) -> dict[str, Any]:
     """A search by these answers; `spec` goes over it, part by part."""
     reference = (root / "tests/problems/multiply_add.py").read_text()
     serve = {
-        "image": "localhost/kernelsearch:test",
+        "image": "operator",
         "args": ["replay-model", "--host", "0.0.0.0", "--port", "8000", "--script", "/etc/replay/script.yaml"],
         "podTemplate": {
             "spec": {

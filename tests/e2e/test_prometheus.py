@@ -14,7 +14,7 @@ from cluster import tools
 from cluster.machine import read
 from watching import complete
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.needs("own_cluster"), pytest.mark.timeout(600)]  # Prometheus enters the node
 PORT = 19090
 CONFIG = {
     "global": {"scrape_interval": "1s"},
