@@ -1,6 +1,6 @@
 """The loop's ports over the runner's own search on a cluster: only a translation of the controller's words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -119,9 +119,20 @@ class Counting:
         self._inner.on(event)
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def compare_clocks(server: ApiServer, say: Callable[[str], None], now: Callable[[], datetime] = _now) -> None:
+    """Warn when this machine's time is another than the API server's. Raises ClusterError."""
+    heard = await server.date(now)
+    if heard and (warning := clocks.skew_warning(clocks.skew(*heard))):
+        say(warning)
+
+
 def clock(own: OwnSearch) -> MonotonicClock:
     """The search clock, as the operator's two fields say that it stands. It is started."""
     at = clocks.Clocks.read(own.status)
-    made = MonotonicClock(at.used + ((datetime.now(UTC) - at.segment).total_seconds() if at.segment else 0.0))
+    made = MonotonicClock(at.used + ((_now() - at.segment).total_seconds() if at.segment else 0.0))
     made.start()
     return made

@@ -139,6 +139,7 @@ class Session:
 
     async def run(self) -> int:
         await self.own.read()
+        await cluster_ports.compare_clocks(self._server, self._log.say)
         following = asyncio.create_task(self.own.follow())
         self._stack.callback(following.cancel)
         await self._serve()

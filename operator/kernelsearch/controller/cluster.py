@@ -15,9 +15,11 @@ configuration, TLS and token rotation, our bytes.
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -213,6 +215,18 @@ class ApiServer:
     async def text(self, path: str) -> str:
         """Any other path, as it is."""
         return (await self._raw("GET", path, {}, None, {"Accept": "*/*"})).decode()
+
+    async def date(self, now: Callable[[], datetime]) -> tuple[datetime, datetime, datetime] | None:
+        """The server's time in whole seconds, and ours when it was asked and had answered; None where a proxy hides it.
+
+        Every answer has it, a refusal too: it needs no right.
+        """
+        asked = now()
+        response = await self._send("GET", "/version", {}, None, {}, aiohttp.ClientTimeout(total=REQUEST_S))
+        answered = now()
+        response.release()
+        told = response.headers.get("Date")
+        return (parsedate_to_datetime(told), asked, answered) if told else None
 
     async def watch(self, kind: Kind, namespace: str, name: str) -> AsyncIterator[Manifest | None]:
         """One object: as it is now, then after each change; None once it is gone. Begins anew for ever.

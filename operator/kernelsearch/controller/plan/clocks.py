@@ -13,6 +13,8 @@ from kernelsearch.api.spec import Budget
 
 SILENT_SECONDS = 5
 """What the operator waits beyond deadline and grace for the runner's own word, before it ends the search itself."""
+SKEW_SECONDS = 2
+"""Times of day are compared across machines; what differs by no more is lost in whole seconds and patience."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,26 @@ def patience_ends(clocks: Clocks, budget: Budget) -> datetime | None:
     if clocks.deadline is None:
         return None
     return clocks.deadline + timedelta(seconds=budget.grace_period_seconds + SILENT_SECONDS)
+
+
+def skew(server: datetime, asked: datetime, answered: datetime) -> float:
+    """Seconds that our clock is surely behind the server's, or, below 0, ahead of it; 0 when it may be right.
+
+    The server read its clock somewhen between `asked` and `answered`, which are ours, and cut it to whole seconds.
+    """
+    least, most = (server - answered).total_seconds(), (server - asked).total_seconds() + 1
+    return least if least > 0 else min(most, 0.0)
+
+
+def skew_warning(seconds: float) -> str:
+    """Of the runner, whose deadline is the operator's time of day; empty while the clocks agree well enough."""
+    if abs(seconds) <= SKEW_SECONDS:
+        return ""
+    how, then = ("behind", "late") if seconds > 0 else ("ahead of", "early")
+    return (
+        f"warning: this clock is {abs(seconds):.0f} s {how} the API server's, so the search ends as much too {then}: "
+        "mend the time synchronisation of this node"
+    )
 
 
 def _since(start: datetime | None, now: datetime) -> int:
