@@ -14,6 +14,38 @@ from cluster import tools
 
 FOLDER = Path(__file__).resolve().parent.parent / "charts/kernelsearch"
 NAMESPACE = "system"
+EVERYTHING: dict[str, Any] = {
+    "global": {"imageRegistry": "registry.example.com/team/"},
+    "image": {"digest": "sha256:" + "a" * 64, "pullPolicy": "Always"},
+    "verifierImage": {"tag": "cuda"},
+    "imagePullSecrets": ["registry"],
+    "proxy": {"https": "http://proxy.example.com:3128", "noProxy": "example.com"},
+    "operator": {
+        "priorityClassName": "important",
+        "nodeSelector": {"role": "system"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "podAnnotations": {"prometheus.io/scrape": "true"},
+        "podLabels": {"team": "kernels"},
+        "env": [{"name": "TZ", "value": "UTC"}],
+    },
+    "policy": {
+        "allowedImages": ["registry.example.com/"],
+        "allowedEndpointHosts": ["*.example.com"],
+        "allowCustomEngine": False,
+        "requireRuntimeClass": "gvisor",
+        "maxReplicas": 4,
+    },
+    "networkPolicy": {"apiServerCIDRs": ["10.0.0.1/32"], "scrapeFrom": [{"namespaceSelector": {}}]},
+    "verifier": {"extraVolumes": [{"name": "x"}], "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "additionalLabels": {"release": "prometheus"}},
+        "podMonitor": {"enabled": True, "additionalLabels": {"release": "prometheus"}},
+        "rules": {"enabled": True, "additionalLabels": {"release": "prometheus"}},
+        "dashboards": {"enabled": True},
+    },
+}
+"""A value for each thing that can be switched or set."""
 
 
 class RefusedError(Exception):

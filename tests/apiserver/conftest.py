@@ -5,14 +5,16 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster import machine
+import chart
+from cluster import machine, tools
+from kernelsearch.controller import cluster as api
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +63,26 @@ def namespace(control_plane: machine.Cluster) -> Iterator[Namespace]:
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
 
 
+@pytest.fixture
+async def server(control_plane: machine.Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[api.ApiServer]:
+    """Our own client, with every right."""
+    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
+    async with api.connect() as connected:
+        yield connected
+
+
+def kubeconfig(cluster: machine.Cluster, namespace: str, account: str, file: Path) -> Path:
+    """Of a ServiceAccount, by a token as its pods have one."""
+    view = json.loads(cluster.kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
+    token = cluster.kubectl("-n", namespace, "create", "token", account, "--duration=1h").strip()
+    view["users"] = [{"name": each["name"], "user": {"token": token}} for each in view["users"]]
+    file.write_text(json.dumps(view))
+    return file
+
+
 @dataclass
 class Operator:
-    """`kernelsearch operator` as a process of this machine, with the cluster's own kubeconfig."""
+    """`kernelsearch operator` as a process of this machine, with the rights that the chart gives it and no others."""
 
     environment: dict[str, str]
     log: Path
@@ -95,6 +114,7 @@ def operator(control_plane: machine.Cluster, tmp_path_factory: pytest.TempPathFa
         port = free.getsockname()[1]
     environment = {
         **control_plane.environment,
+        "KUBECONFIG": str(_as_the_chart_has_it(control_plane, folder)),
         "KERNELSEARCH_OPERATOR_IMAGE": "kernelsearch:test",
         "KERNELSEARCH_VERIFIER_IMAGE": "kernelverify:test",
         "KERNELSEARCH_PRESETS_FILE": str(folder / "presets.yaml"),
@@ -108,3 +128,15 @@ def operator(control_plane: machine.Cluster, tmp_path_factory: pytest.TempPathFa
     log = started.log.read_text()
     assert code == 0, log[-3000:]
     assert "a pass failed" not in log, log[-6000:]
+    assert "forbidden" not in log.lower(), log[-6000:]
+
+
+def _as_the_chart_has_it(cluster: machine.Cluster, folder: Path) -> Path:
+    tools.program(tools.HELM)  # built where it is not there: without it a whole file of tests would be skipped
+    rendered = chart.render(folder)
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+    rights = [each for kind in kinds for each in rendered.all(kind, **{"app.kubernetes.io/component": "operator"})]
+    cluster.kubectl("create", "namespace", chart.NAMESPACE)
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": rights})
+    cluster.kubectl("-n", chart.NAMESPACE, "apply", "-f", "-", stdin=text)
+    return kubeconfig(cluster, chart.NAMESPACE, "kernelsearch-operator", folder / "kubeconfig")

@@ -6,14 +6,6 @@ import pytest
 
 from kernelsearch.controller import cluster
 
-
-@pytest.fixture
-async def server(control_plane, monkeypatch):
-    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
-    async with cluster.connect() as connected:
-        yield connected
-
-
 TEXTS = ["🚀", "\x7f", "\x85", "\u2028", "\ufffe", "\uffff", "\x1b[31m", "中", "a\tb\r\nc", "\x00"]
 
 

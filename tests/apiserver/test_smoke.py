@@ -6,14 +6,7 @@ import json
 import pytest
 import yaml
 
-from kernelsearch.controller import cluster, smoke
-
-
-@pytest.fixture
-async def server(control_plane, monkeypatch):
-    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
-    async with cluster.connect() as connected:
-        yield connected
+from kernelsearch.controller import smoke
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import chart
+from chart import EVERYTHING
 from kernelsearch.api import validation
 from kernelsearch.api.model_server import ModelServer
 from kernelsearch.controller import cluster, handlers, settings
@@ -19,37 +20,6 @@ from kernelsearch.controller.plan import model_server as model_plan
 pytestmark = [pytest.mark.needs("go"), pytest.mark.timeout(900)]  # helm is built where it is not there yet
 
 SOME = {"watchNamespaces": ["alpha", "beta"]}
-EVERYTHING: dict[str, Any] = {
-    "global": {"imageRegistry": "registry.example.com/team/"},
-    "image": {"digest": "sha256:" + "a" * 64, "pullPolicy": "Always"},
-    "verifierImage": {"tag": "cuda"},
-    "imagePullSecrets": ["registry"],
-    "proxy": {"https": "http://proxy.example.com:3128", "noProxy": "example.com"},
-    "operator": {
-        "priorityClassName": "important",
-        "nodeSelector": {"role": "system"},
-        "tolerations": [{"operator": "Exists"}],
-        "affinity": {"nodeAffinity": {}},
-        "podAnnotations": {"prometheus.io/scrape": "true"},
-        "podLabels": {"team": "kernels"},
-        "env": [{"name": "TZ", "value": "UTC"}],
-    },
-    "policy": {
-        "allowedImages": ["registry.example.com/"],
-        "allowedEndpointHosts": ["*.example.com"],
-        "allowCustomEngine": False,
-        "requireRuntimeClass": "gvisor",
-        "maxReplicas": 4,
-    },
-    "networkPolicy": {"apiServerCIDRs": ["10.0.0.1/32"], "scrapeFrom": [{"namespaceSelector": {}}]},
-    "verifier": {"extraVolumes": [{"name": "x"}], "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]},
-    "metrics": {
-        "serviceMonitor": {"enabled": True, "additionalLabels": {"release": "prometheus"}},
-        "podMonitor": {"enabled": True, "additionalLabels": {"release": "prometheus"}},
-        "rules": {"enabled": True, "additionalLabels": {"release": "prometheus"}},
-        "dashboards": {"enabled": True},
-    },
-}
 CASES = {"defaults": {}, "some namespaces": SOME, "everything": EVERYTHING, "both": {**SOME, **EVERYTHING}}
 
 
