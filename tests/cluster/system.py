@@ -85,26 +85,33 @@ def namespace(cluster: Cluster, name: str) -> None:
 
 
 def lend_torch(cluster: Cluster, name: str) -> None:
-    """The claim in the namespace. The restricted standard forbids hostPath volumes in pods, not behind claims."""
+    lend(cluster, name, CLAIM, Path(sysconfig.get_paths()["purelib"]))
+
+
+def lend(cluster: Cluster, name: str, claim: str, folder: Path) -> None:
+    """A folder of this machine, to read by a claim in the namespace.
+
+    The restricted standard forbids hostPath volumes in pods, not behind claims.
+    """
     common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": f"site-{name}"},
+        "metadata": {"name": f"{claim}-{name}"},
         "spec": {
             **common,
             "capacity": {"storage": "10Gi"},
-            "hostPath": {"path": sysconfig.get_paths()["purelib"]},
-            "claimRef": {"namespace": name, "name": CLAIM},
+            "hostPath": {"path": str(folder)},
+            "claimRef": {"namespace": name, "name": claim},
         },
     }
-    claim = {
+    claimed = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": CLAIM, "namespace": name},
-        "spec": {**common, "volumeName": f"site-{name}", "resources": {"requests": {"storage": "10Gi"}}},
+        "metadata": {"name": claim, "namespace": name},
+        "spec": {**common, "volumeName": f"{claim}-{name}", "resources": {"requests": {"storage": "10Gi"}}},
     }
-    apply(cluster, volume, claim)
+    apply(cluster, volume, claimed)
 
 
 def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
