@@ -71,15 +71,6 @@ async def server(control_plane: machine.Cluster, monkeypatch: pytest.MonkeyPatch
         yield connected
 
 
-def kubeconfig(cluster: machine.Cluster, namespace: str, account: str, file: Path) -> Path:
-    """Of a ServiceAccount, by a token as its pods have one."""
-    view = json.loads(cluster.kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
-    token = cluster.kubectl("-n", namespace, "create", "token", account, "--duration=1h").strip()
-    view["users"] = [{"name": each["name"], "user": {"token": token}} for each in view["users"]]
-    file.write_text(json.dumps(view))
-    return file
-
-
 @dataclass
 class Operator:
     """`kernelsearch operator` as a process of this machine, with the rights that the chart gives it and no others."""
@@ -139,4 +130,4 @@ def _as_the_chart_has_it(cluster: machine.Cluster, folder: Path) -> Path:
     cluster.kubectl("create", "namespace", chart.NAMESPACE)
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": rights})
     cluster.kubectl("-n", chart.NAMESPACE, "apply", "-f", "-", stdin=text)
-    return kubeconfig(cluster, chart.NAMESPACE, "kernelsearch-operator", folder / "kubeconfig")
+    return cluster.kubeconfig_of(chart.NAMESPACE, "kernelsearch-operator")

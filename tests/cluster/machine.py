@@ -77,6 +77,15 @@ class Cluster:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
 
+    def kubeconfig_of(self, namespace: str, account: str) -> Path:
+        """A ServiceAccount's, by a token such as its pods have."""
+        view = json.loads(self.kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
+        token = self.kubectl("-n", namespace, "create", "token", account, "--duration=1h").strip()
+        view["users"] = [{"name": each["name"], "user": {"token": token}} for each in view["users"]]
+        file = self.state / f"{namespace}-{account}.kubeconfig"
+        file.write_text(json.dumps(view))
+        return file
+
     def pid(self, component: str) -> int:
         """As seen by PID 1 of the cluster: to be killed from within."""
         return int(json.loads((self.state / "pids.json").read_text())[component])
