@@ -9,7 +9,9 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
 from kernelverify import app, settings
-from kernelverify.jobs import Jobs
+from kernelverify.jobs import Job, Jobs
+from kernelverify_api.report import Stage
+from kernelverify_api.request import Evaluation, Problem
 
 MODEL = """\
 import torch
@@ -95,6 +97,14 @@ async def test_a_bad_problem_names_its_line(client):
 
     assert state["stage"] == "failed"
     assert state["error"]["field"] == "problem.source:2"
+
+
+async def test_a_stage_that_is_over_at_once_is_told_all_the_same():
+    job = Job("any", Evaluation(problem=Problem(source="x"), source="y"))
+    for stage in (Stage.STATIC, Stage.CHECKING, Stage.DONE):
+        await job.move(stage)
+
+    assert [stage async for stage in job.stages()] == [Stage.QUEUED, Stage.STATIC, Stage.CHECKING, Stage.DONE]
 
 
 async def test_a_bad_request_names_its_field(client):

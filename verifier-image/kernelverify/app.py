@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -121,10 +122,11 @@ async def _events(request: web.Request) -> web.StreamResponse:
     job = _job(request)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
-    async for stage in job.stages():
-        await response.write(f"event: stage\ndata: {stage.value}\n\n".encode())
-    state = _described(request.app[JOBS], job).model_dump_json(by_alias=True)
-    await response.write(f"event: state\ndata: {state}\n\n".encode())
+    with suppress(ConnectionResetError):  # whoever asked may leave before the end
+        async for stage in job.stages():
+            await response.write(f"event: stage\ndata: {stage.value}\n\n".encode())
+        state = _described(request.app[JOBS], job).model_dump_json(by_alias=True)
+        await response.write(f"event: state\ndata: {state}\n\n".encode())
     return response
 
 

@@ -74,7 +74,8 @@ class Job:
 
     id: str
     asked: Evaluation
-    stage: Stage = Stage.QUEUED
+    passed: list[Stage] = field(default_factory=lambda: [Stage.QUEUED])
+    """Every stage so far, the present one last. Kept, because one may be over before whoever follows has looked."""
     report: Report | None = None
     error: ErrorBody | None = None
     builds: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -84,12 +85,16 @@ class Job:
     lane: "Lane | None" = None
 
     @property
+    def stage(self) -> Stage:
+        return self.passed[-1]
+
+    @property
     def finished(self) -> bool:
         return self.stage in TERMINAL
 
     async def move(self, stage: Stage) -> None:
-        if not self.finished:
-            self.stage = stage
+        if not self.finished and stage is not self.stage:
+            self.passed.append(stage)
             async with self.changed:
                 self.changed.notify_all()
 
@@ -107,14 +112,13 @@ class Job:
                 return
 
     async def stages(self) -> AsyncIterator[Stage]:
-        """Each stage as it comes."""
-        seen = self.stage
-        yield seen
-        while not self.finished:
+        """Each stage as it comes, from the first; none is left out."""
+        told = 0
+        while told < len(self.passed) or not self.finished:
             async with self.changed:
-                await self.changed.wait_for(lambda: self.stage is not seen)  # noqa: B023 - waited for at once
-            seen = self.stage
-            yield seen
+                await self.changed.wait_for(lambda: len(self.passed) > told)  # noqa: B023 - waited for at once
+            yield self.passed[told]
+            told += 1
 
 
 class Lane:
