@@ -44,7 +44,7 @@ class Parts:
         except OSError as error:
             self._part = None
             raise InfrastructureError(
-                f"attempt {record.get('attempt')} could not be archived in {self.directory}: "
+                f"could not be archived in {self.directory}: "
                 f"{error.strerror or error}; make room there (the search goes on without)"
             ) from error
 
