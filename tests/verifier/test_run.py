@@ -5,105 +5,33 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-REFERENCE = """\
-import torch
-
-
-class Model(torch.nn.Module):
-    def forward(self, x):
-        return torch.softmax(x, dim=-1)
-
-
-def get_inputs():
-    return [torch.randn(16, 64)]
-
-
-def get_init_inputs():
-    return []
-"""
-RIGHT = (Path(__file__).resolve().parent.parent / "kernels/correct/triton_softmax.py").read_text()
-WRONG = RIGHT.replace("tl.sum(e, axis=0)", "2 * tl.sum(e, axis=0)")
-CHEAT = """\
-import torch
-
-
-class ModelNew(torch.nn.Module):
-    def forward(self, x):
-        return torch.softmax(x, -1)
-"""
-
-
-def _manifest(folder: Path, attempts: int) -> Path:
-    import yaml
-
-    spec = {
-        "problem": {"inline": {"reference": REFERENCE}},
-        "kernel": {"languages": ["triton"]},
-        "model": {"name": "replay:small", "endpoint": {"url": "http://127.0.0.1:1/v1"}},
-        "verifiers": {"serve": {"device": "cpu"}},
-        "search": {"chains": 2},
-        "budget": {"deadlineSeconds": 600, "maxAttempts": attempts},
-    }
-    search = {"apiVersion": "kernelsearch.dev/v1alpha1", "kind": "KernelSearch", "metadata": {"name": "small"}}
-    path = folder / "search.yaml"
-    path.write_text(yaml.safe_dump({**search, "spec": spec}))
-    return path
-
-
-def _script(folder: Path) -> Path:
-    """Answers in turn: none, wrong, a cheat, right, and so on round."""
-    import yaml
-
-    texts = {"wrong": WRONG, "cheat": CHEAT, "right": RIGHT}
-    answers = {name: {"content": f"```python\n{text}```"} for name, text in texts.items()}
-    answers["none"] = {"content": "I am thinking."}
-    rule = {"name": "all", "answers": ["none", "wrong", "cheat", "right"], "then": "cycle"}
-    pace = {"tokensPerSecond": 2000, "firstTokenSeconds": 0.05}
-    script = {"schema": 1, "model": "small", "pace": pace, "answers": answers, "rules": [rule], "fallback": "right"}
-    path = folder / "replay.yaml"
-    path.write_text(yaml.safe_dump(script))
-    return path
-
-
-def _command(folder: Path, attempts: int, *more: str) -> list[str]:
-    run = [sys.executable, "-m", "kernelsearch.cli", "run", "-f", str(_manifest(folder, attempts))]
-    return [*run, "--replay", str(_script(folder)), "--replay-speed", "2", "--out", str(folder / "out"), *more]
+import small_search
+from small_search import SmallSearch
 
 
 @pytest.fixture(scope="module")
 def verifier():
     """One verifier for all runs of this module."""
-    command = [sys.executable, "-m", "kernelverify.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().split()[-1]
-        process.terminate()
-
-
-def _archived(folder: Path) -> list[dict]:
-    from kernelsearch.search import archive
-
-    return list(archive.read(folder / "out/attempts"))
+    with small_search.verifier() as url:
+        yield url
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.needs("linux")
 def test_a_search_goes_through_every_kind_of_verdict_and_keeps_its_best(tmp_path, verifier):
-    done = subprocess.run(
-        _command(tmp_path, 8, "--verifier-url", verifier), capture_output=True, text=True, timeout=500, check=False
-    )
+    search = SmallSearch(tmp_path, attempts=8)
+    command = search.command("--verifier-url", verifier)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    verdicts = {a["verdict"] for a in _archived(tmp_path)}
+    verdicts = {a["verdict"] for a in search.archived()}
     assert {"no_code", "incorrect", "reward_hack", "correct"} <= verdicts
-    out = tmp_path / "out"
-    assert "ModelNew" in (out / "best/kernel.py").read_text()
-    assert "Replay" in (out / "report.html").read_text()
+    assert "ModelNew" in (search.out / "best/kernel.py").read_text()
+    assert "Replay" in (search.out / "report.html").read_text()
     assert "REPLAY" in done.stdout
 
 
@@ -112,10 +40,10 @@ def test_a_search_goes_through_every_kind_of_verdict_and_keeps_its_best(tmp_path
 def test_killed_twenty_times_it_loses_only_what_was_in_flight(tmp_path, verifier):
     seed = int(os.environ.get("KERNELSEARCH_TEST_SEED", "7"))
     instants = random.Random(seed)
-    totals, bests = [], []
+    search, totals, bests = SmallSearch(tmp_path, attempts=400), [], []
     for _ in range(20):
         process = subprocess.Popen(
-            _command(tmp_path, 400, "--verifier-url", verifier, "--json"),
+            search.command("--verifier-url", verifier, "--json"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
@@ -123,13 +51,13 @@ def test_killed_twenty_times_it_loses_only_what_was_in_flight(tmp_path, verifier
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stderr.close()
-        status = tmp_path / "out/status.json"
+        status = search.out / "status.json"
         if status.exists():
             facts = json.loads(status.read_text())
             totals.append(facts["attempts"]["total"])
             bests.append(bool(facts.get("best")))
 
-    numbers = [a["attempt"] for a in _archived(tmp_path)]
+    numbers = [a["attempt"] for a in search.archived()]
     assert totals, "no search ever got to its first verdict"
     assert totals == sorted(totals), "a counter went back"
     assert bests == sorted(bests), "a best kernel was lost"
@@ -140,7 +68,8 @@ def test_killed_twenty_times_it_loses_only_what_was_in_flight(tmp_path, verifier
 @pytest.mark.timeout(300)
 @pytest.mark.needs("linux")
 def test_killing_a_search_leaves_no_process_behind(tmp_path):
-    process = subprocess.Popen(_command(tmp_path, 400), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = SmallSearch(tmp_path, attempts=400).command()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(12)
     process.send_signal(signal.SIGKILL)
     process.wait()
