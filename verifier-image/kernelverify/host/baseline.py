@@ -166,5 +166,7 @@ class _Server:
 
 
 if __name__ == "__main__":
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # a call may take minutes: nobody waits for it any more
+    kernel.prctl(
+        kernel.PR_SET_PDEATHSIG, signal.SIGKILL
+    )  # stopped between its turns, it would not see that its referee is gone
     _Server(ipc.Channel.from_fd(int(sys.argv[1]), limit=4 << 20)).serve()
