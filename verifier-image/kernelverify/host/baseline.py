@@ -118,6 +118,7 @@ class _Server:
 
     def __init__(self, channel: ipc.Channel) -> None:
         self._channel = channel
+        self._problem: problem.LoadedProblem
         self._functions: dict[str, Callable[..., Any]] = {}
         self._slots: dict[int, tuple[tensors.Mapped, tensors.Mapped]] = {}
 
@@ -138,7 +139,7 @@ class _Server:
 
     def _load(self, message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         torch.set_num_threads(message["threads"])
-        loaded = problem.load(request.Problem(**message["problem"]))
+        self._problem = loaded = problem.load(request.Problem(**message["problem"]))
         model = loaded.make_model(message["seed"])
         offered: dict[str, Callable[..., Any]] = {problem.EAGER: model, **loaded.baselines()}
         if COMPILE in message["names"]:
@@ -159,10 +160,21 @@ class _Server:
         return {"event": "ok"}
 
     def _run(self, message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
-        name = message["name"]
-        if not call.perform(self._functions[name], *self._slots[message["slot"]]).delivered:
-            raise problem.ProblemError(f"baseline {name!r} returns other shapes or types than the reference does")
+        inputs, outputs = self._slots[message["slot"]]
+        what = f"baseline {message['name']!r}"
+        with self._problem.blame(what):
+            performed = call.perform(self._functions[message["name"]], inputs, outputs)
+        if not performed.delivered:
+            raise problem.ProblemError(
+                f"{what} returns {_kinds(performed.leaves)}; Model.forward returns {_kinds(outputs.tensors)}"
+            )
         return {"event": "done"}
+
+
+def _kinds(results: Sequence[object]) -> str:
+    """Types and shapes, for a message."""
+    shown = (f"{t.dtype}{tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__ for t in results)
+    return ", ".join(shown).replace("torch.", "") or "no tensor"
 
 
 if __name__ == "__main__":

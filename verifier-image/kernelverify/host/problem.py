@@ -46,7 +46,7 @@ class LoadedProblem:
     make_baselines: Callable[[], Any] | None = field(repr=False, default=None)
 
     def init_args(self, seed: int) -> list[Any]:
-        with self._blame("get_init_inputs()"):
+        with self.blame("get_init_inputs()"):
             torch.manual_seed(seed)
             arguments = self.make_init_inputs()
         if not isinstance(arguments, list | tuple):
@@ -59,13 +59,13 @@ class LoadedProblem:
     def make_model(self, seed: int) -> nn.Module:
         """The reference, constructed under a seed as KernelBench does, in inference mode."""
         arguments = self.init_args(seed)
-        with self._blame(f"Model(*get_init_inputs()) with {len(arguments)} argument(s)"):
+        with self.blame(f"Model(*get_init_inputs()) with {len(arguments)} argument(s)"):
             torch.manual_seed(seed)
             model = self.model_class(*arguments)
         return self._cast_model(model).eval()
 
     def get_inputs(self, seed: int) -> list[Any]:
-        with self._blame("get_inputs()"):
+        with self.blame("get_inputs()"):
             torch.manual_seed(seed)
             inputs = self.make_inputs()
         if not isinstance(inputs, list | tuple):
@@ -84,7 +84,7 @@ class LoadedProblem:
         """What the module offers to time against, by name, each called like `forward`."""
         if self.make_baselines is None:
             return {}
-        with self._blame("get_baselines()"):
+        with self.blame("get_baselines()"):
             offered = self.make_baselines()
         if not isinstance(offered, dict) or not all(isinstance(k, str) and callable(v) for k, v in offered.items()):
             raise ProblemError(
@@ -96,7 +96,7 @@ class LoadedProblem:
     def forward(self, model: nn.Module, inputs: Any) -> Any:
         """Run the reference on copies of the inputs, without gradients."""
         copies = tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
-        with self._blame("Model.forward(*get_inputs())"), torch.no_grad(), exact(allow_tf32=self.allow_tf32):
+        with self.blame("Model.forward(*get_inputs())"), torch.no_grad(), exact(allow_tf32=self.allow_tf32):
             return model(*copies)
 
     def _cast(self, value: Any) -> Any:
@@ -113,7 +113,7 @@ class LoadedProblem:
         return code.co_firstlineno if code else None
 
     @contextmanager
-    def _blame(self, what: str) -> Iterator[None]:
+    def blame(self, what: str) -> Iterator[None]:
         """Whatever the module raises becomes a message that names its line."""
         try:
             yield
