@@ -10,7 +10,7 @@ class Model(nn.Module):
 
 
 def get_inputs():
-    return [torch.randn(64, 129)]
+    return [torch.randn(256, 129)]
 
 
 def get_init_inputs():

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -439,3 +440,23 @@ def test_a_deadline_that_was_moved_lets_it_go_on(deadline, goes_on):
 )
 def test_the_exit_code_says_how_it_went(reason, found, code):
     assert ending.exit_code(Outcome(reason, "", 1.0), found=found) == code
+
+
+@pytest.fixture
+def guarded(tmp_path) -> Iterator[str]:
+    """A replay that answers only those who have the key."""
+    script = tmp_path / "guarded.yaml"
+    script.write_text(SCRIPT.replace("model: small", "model: deepseek-reasoner"))
+    command = [sys.executable, "-m", "kernelsearch.cli", "replay-model", "--script", str(script), "--port", "0"]
+    with subprocess.Popen([*command, "--api-key", "sk-example"], stdout=subprocess.PIPE, text=True) as server:
+        yield re.search(r"http://[\d.:]+", server.stdout.readline())[0] + "/v1"
+        server.terminate()
+
+
+@pytest.mark.parametrize(("key", "code"), [("sk-example", 0), ("sk-other", 3)])
+def test_the_endpoint_example_asks_with_the_key_of_its_environment(run, root, guarded, monkeypatch, key, code):
+    monkeypatch.setenv("KERNELSEARCH_SECRET_DEEPSEEK_API_KEY", key)
+    example = (root / "examples/endpoint.yaml").read_text()
+    run.write(example.replace("https://api.deepseek.com/v1", guarded))
+
+    assert run("--deadline", "3", replay=False) == code

@@ -131,7 +131,9 @@ def test_a_baseline_that_raises_is_the_problems_fault_with_its_line(running):
 def test_a_baseline_that_returns_too_little_is_the_problems_fault_and_the_process_goes_on(running):
     x = torch.randn(16, 8)
 
-    with pytest.raises(problem.ProblemError, match=r"'short' returns \(\); Model.forward returns \(16, 4\), \(\)"):
+    with pytest.raises(
+        problem.ProblemError, match=r"'short' returns float32\(\); Model.forward returns float32\(16, 4\), float32\(\)"
+    ):
         _called(running, "short", x)
 
     assert torch.equal(_called(running, "eager", x)[0], _expected(x)[0])
