@@ -55,8 +55,17 @@ def command(weights: str, host: str, port: int) -> list[str]:
 
 
 def environment(*sites: str, home: str) -> dict[str, str]:
-    """The engine's: packages, a folder to write, and no look at a hub."""
-    return {"PYTHONPATH": ":".join(sites), "HF_HUB_OFFLINE": "1", "HF_HOME": home, "HF_HUB_CACHE": home}
+    """The engine's: packages, a folder to write, and no look at a hub.
+
+    One thread: two that wait for each other at every layer crawl as soon as the machine has something else to do.
+    """
+    return {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": ":".join(sites),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": home,
+        "HF_HUB_CACHE": home,
+    }
 
 
 @contextmanager
