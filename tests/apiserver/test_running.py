@@ -36,12 +36,14 @@ def manifest(root):
 
 
 @pytest.fixture
-def search(namespace, manifest):
+async def search(server, namespace, manifest):
     """With what the operator makes for its runner: this test is the operator."""
-    namespace.apply(manifest)
-    made = namespace.get("ksearch", NAME)
-    rights = map(orphan, (runner.account(made), runner.role(made), runner.binding(made)))
-    namespace.apply(*rights, checkpoint_map(made), runner.config_map(made, names.best(NAME)))
+    manifest["metadata"]["namespace"] = namespace.name
+    made = await server.create(manifest)
+    for right in (runner.account, runner.role, runner.binding):
+        await server.create(orphan(right(made)))
+    await server.create(checkpoint_map(made))
+    await server.create(runner.config_map(made, names.best(NAME)))
     return made
 
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from cluster import archives, cgroups, components, packages, pki, tools
 from cluster.places import COREDNS, GIVEN, PAUSE, Plan, read
@@ -77,13 +79,16 @@ class Cluster:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
 
+    @cached_property
+    def _view(self) -> dict[str, Any]:
+        return json.loads(self.kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
+
     def kubeconfig_of(self, namespace: str, account: str) -> Path:
         """A ServiceAccount's, by a token such as its pods have."""
-        view = json.loads(self.kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
         token = self.kubectl("-n", namespace, "create", "token", account, "--duration=1h").strip()
-        view["users"] = [{"name": each["name"], "user": {"token": token}} for each in view["users"]]
+        users = [{"name": each["name"], "user": {"token": token}} for each in self._view["users"]]
         file = self.state / f"{namespace}-{account}.kubeconfig"
-        file.write_text(json.dumps(view))
+        file.write_text(json.dumps({**self._view, "users": users}))
         return file
 
     def pid(self, component: str) -> int:
