@@ -7,7 +7,10 @@ A real API server with controllers and scheduler, no node: no pod ever runs, whi
 - `make_ratio`: time until every child of N searches exists, over the time in which one client makes as many of the same
   objects directly, four at a time;
 - `rest`: memory and CPU of the operator with N finished searches;
-- `writes_per_search_minute`: requests that change something, while N searches wait.
+- `writes_per_search_minute`: requests that change something, while N searches wait;
+- `visible_best_s`, `visible_verdict_s`: from a verdict until whoever watches the object sees it, at a runner's pace of
+  publishing (a heartbeat each second, a write at most each 2 s for a better kernel, each 10 s for other verdicts):
+  median and longest.
 """
 
 import argparse
@@ -27,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cluster import machine
 from kernelsearch.controller import cluster as api
+from kernelsearch.controller.running.own import OwnSearch
+from kernelsearch.search.config import SearchConfig
 
 ROOT = Path(__file__).parents[1]
 GROUP = "kernelsearch.dev/v1alpha1"
@@ -39,6 +44,7 @@ EACH = 14
 SELECTOR = "app.kubernetes.io/managed-by=kernelsearch"
 SIDE_BY_SIDE = 4
 REST_S = 60.0
+HEARTBEAT_S = SearchConfig.heartbeat_seconds
 
 
 def search(name: str, namespace: str) -> dict[str, Any]:
@@ -127,6 +133,48 @@ async def finish(server: api.ApiServer, namespace: str, searches: int) -> None:
         await asyncio.sleep(0.5)
 
 
+async def visible(server: api.ApiServer, namespace: str, seconds: float = 90.0) -> dict[str, float]:
+    """A verdict every 1.7 s, every sixth the best so far, published as a runner does; seen by a watch."""
+    body = await server.get(api.KERNEL_SEARCH, namespace, "s0")
+    own = OwnSearch(server, namespace, "s0", body["metadata"]["uid"])
+    await own.read()
+    told: dict[str, dict[int, float]] = {"verdict": {}, "best": {}}
+    seen: dict[str, dict[int, float]] = {"verdict": {}, "best": {}}
+
+    async def watch() -> None:
+        async for found in server.watch(api.KERNEL_SEARCH, namespace, "s0"):
+            status = (found or {}).get("status", {})
+            reached = {"verdict": status.get("attempts", {}).get("total", 0)}
+            reached["best"] = status.get("best", {}).get("attempt", 0)
+            for kind, number in reached.items():
+                for each_told in set(told[kind]) - set(seen[kind]):
+                    if each_told <= number:
+                        seen[kind][each_told] = time.monotonic()
+
+    watching = asyncio.create_task(watch())
+    start, total, best = time.monotonic(), 0, 0
+    figures = {"speedup": "1.5", "microseconds": "10.0", "baseline": "eager", "foundAfterSeconds": 4}
+    while time.monotonic() - start < seconds:
+        if (time.monotonic() - start) / 1.7 > total:
+            total += 1
+            told["verdict"][total] = time.monotonic()
+            if total % 6 == 0:
+                best = total
+                told["best"][best] = time.monotonic()
+        source = {"language": "cpp", "sha256": "0" * 64, "source": "x", "verifiedOn": "a CPU"}
+        facts = {"sequence": total, "attempts": {"total": total}}
+        await own.publish({**facts, **({"best": {"attempt": best, **source, **figures}} if best else {})})
+        await asyncio.sleep(min(HEARTBEAT_S, max(0.0, start + 1.7 * total - time.monotonic())))
+    await asyncio.sleep(1)
+    watching.cancel()
+    found = {}
+    for kind in ("best", "verdict"):
+        delays = sorted(seen[kind][number] - told[kind][number] for number in seen[kind])
+        found[f"visible_{kind}_s"] = round(delays[len(delays) // 2], 2)
+        found[f"visible_{kind}_longest_s"] = round(delays[-1], 2)
+    return found
+
+
 async def measure(searches: int, pid: int) -> dict[str, float]:
     async with api.connect() as server:
         for name in ("by-operator", "directly"):
@@ -140,6 +188,7 @@ async def measure(searches: int, pid: int) -> dict[str, float]:
         os.kill(pid, 19)  # stopped: what is made directly is not its business
         direct = await directly(server, "by-operator", "directly", searches)
         os.kill(pid, 18)
+        shown = await visible(server, "by-operator")
         await finish(server, "by-operator", searches)
         await asyncio.sleep(5)
         _, start = usage(pid)
@@ -153,6 +202,7 @@ async def measure(searches: int, pid: int) -> dict[str, float]:
         "rest_memory_mib": round(memory, 1),
         "rest_cpu_percent": round((end - start) / REST_S * 100, 2),
         "writes_per_search_minute": round(written / searches / (REST_S / 60), 3),
+        **shown,
     }
 
 
