@@ -34,6 +34,7 @@ _NUMPY: dict[str, Function] = {
     "abs": np.abs, "fabs": np.fabs, "acos": np.arccos, "acosh": np.arccosh, "asin": np.arcsin, "asinh": np.arcsinh,
     "atan": np.arctan, "atan2": np.arctan2, "atanh": np.arctanh, "cbrt": np.cbrt, "ceil": np.ceil,
     "copysign": np.copysign, "cos": np.cos, "cosh": np.cosh, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1,
+    "fdivide": np.divide, "ldexp": np.ldexp, "llabs": np.abs, "nextafter": np.nextafter,
     "floor": np.floor, "fma": lambda x, y, z: x * y + z, "fmax": np.fmax, "fmin": np.fmin, "fmod": np.fmod,
     "hypot": np.hypot, "log": np.log, "log10": np.log10, "log1p": np.log1p, "log2": np.log2, "max": np.maximum,
     "min": np.minimum, "nearbyint": np.rint, "pow": np.power, "powi": np.power, "rint": np.rint, "sin": np.sin,
@@ -54,7 +55,8 @@ _TORCH = {
 _ROUNDED: dict[str, Function] = {
     "fadd": np.add, "fsub": np.subtract, "fmul": np.multiply, "fdiv": np.divide, "fsqrt": np.sqrt,
     "dadd": np.add, "dsub": np.subtract, "dmul": np.multiply, "ddiv": np.divide, "dsqrt": np.sqrt,
-    "frcp": np.reciprocal, "drcp": np.reciprocal, "fmaf": lambda x, y, z: x * y + z,
+    "frcp": np.reciprocal, "drcp": np.reciprocal, "frsqrt": lambda x: 1 / np.sqrt(x),
+    "fma": lambda x, y, z: x * y + z, "fmaf": lambda x, y, z: x * y + z,
 }  # fmt: skip
 """Those with a rounding mode in the name (`__nv_fadd_rn`): all round to nearest here."""
 
