@@ -8,8 +8,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def workplace() -> Iterator[Path]:
-    """What a referee works in: a folder that candidates' users can reach (pytest's are closed to them), and a process
-    that takes in orphans. Afterwards this process is as it was: other tests look where orphans go.
+    """What a referee works in: a folder as a verifier makes it, open to candidates' own users unlike pytest's, and a
+    process that takes in orphans. Afterwards this process is as it was: other tests look where orphans go.
     """
     import torch
 
