@@ -1,7 +1,8 @@
 """Counts the torch operators that compute on large tensors: what a candidate left to torch.
 
 Views, allocations, fills, copies, casts and `contiguous` are always allowed and not counted. Calls from C++ into
-ATen are seen as well, so are those on Python threads started meanwhile. Informative: a candidate could forge it.
+ATen are seen as well, so are those inside an operator of the candidate's own, and those on Python threads started
+meanwhile. Informative: a candidate could forge it.
 """
 
 from collections import Counter
@@ -10,6 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._C import (  # dispatch keys have no public name
+    DispatchKey,
+    DispatchKeySet,
+    _dispatch_get_all_op_names,
+    _dispatch_has_computed_kernel_for_dispatch_key,
+    _dispatch_keys,
+    _dispatch_keyset_full_after,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -32,15 +41,19 @@ ALLOWED = frozenset({
 """Names of the ATen operators that move or place data but compute nothing. Views are recognised by their schema."""
 
 
+TORCHS = frozenset(name.partition("::")[0] for name in _dispatch_get_all_op_names())
+"""Namespaces of torch's own operators, `mkldnn` and its like included: those there are before any candidate."""
+
+
 def allowed(operator: Any) -> bool:
-    """Whether an operator (an `OpOverload`) computes nothing. Only ATen's are counted: others are the candidate's."""
-    if operator.namespace != "aten":
+    """Whether an operator (an `OpOverload`) computes nothing. Only torch's are counted: others are the candidate's."""
+    if operator.namespace not in TORCHS:
         return True
     return bool(operator.is_view) or _base_name(operator) in ALLOWED
 
 
 def _base_name(operator: Any) -> str:
-    return str(operator.name()).removeprefix("aten::").split(".")[0]
+    return str(operator.name()).partition("::")[2].split(".")[0]
 
 
 class Tally:
@@ -56,7 +69,7 @@ class Tally:
 
     def note(self, operator: Any, values: Any) -> None:
         if not allowed(operator) and any(self._is_large(leaf) for leaf in tree_iter(values)):
-            self.counts[f"aten.{_base_name(operator)}"] += 1
+            self.counts[f"{operator.namespace}.{_base_name(operator)}"] += 1
 
     def _is_large(self, leaf: Any) -> bool:
         return isinstance(leaf, torch.Tensor) and leaf.numel() > self.threshold
@@ -72,9 +85,32 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = self._run(func, args, kwargs or {})
         self._tally.note(func, (args, kwargs, result))
         return result
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator of another namespace with this mode still on, or it would hide all that it asks of ATen."""
+        keys = None if func.namespace == "aten" else _backend(func, (args, kwargs))
+        if keys is None:
+            return func(*args, **kwargs)
+        with self:
+            return func.redispatch(keys, *args, **kwargs)
+
+
+def _backend(operator: Any, values: Any) -> Any:
+    """The keys of an operator's kernel, which lies below every mode; None where it cannot be called straight away."""
+    keys = DispatchKeySet(DispatchKey.Undefined)
+    for leaf in tree_iter(values):
+        if isinstance(leaf, torch.Tensor):
+            keys = keys | _dispatch_keys(leaf)
+    if keys.has(DispatchKey.Python):  # a subclass that takes part in dispatch
+        return None
+    keys = keys & _dispatch_keyset_full_after(DispatchKey.Python)
+    if keys.highestPriorityTypeId() == DispatchKey.Undefined:  # no tensors: what it makes, it makes here
+        keys = DispatchKeySet(DispatchKey.CPU)
+    key = keys.highestPriorityTypeId().name
+    return keys if _dispatch_has_computed_kernel_for_dispatch_key(operator.name(), key) else None
 
 
 @contextmanager
