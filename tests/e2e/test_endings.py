@@ -17,8 +17,8 @@ def budget(**changes):
 def begun(place, root):
     """One search of each kind, under its name."""
     searches = {
-        "attempts": {"budget": budget(maxAttempts=3)},
-        "tokens": {"budget": budget(maxTokens=2500)},
+        "attempts": {"budget": budget(maxAttempts=8)},
+        "tokens": {"budget": budget(maxTokens=15000)},
         "stopped": {"budget": budget()},
         "no-image": {
             "budget": budget(startupDeadlineSeconds=30),
@@ -46,10 +46,10 @@ def test_each_ending_has_its_reason(begun):
     assert "class ModelNew" in stopped["status"]["best"]["source"]
     why, _, attempts = reason("attempts")
     assert why == "AttemptsExhausted"
-    assert attempts["status"]["attempts"]["total"] == 3
+    assert attempts["status"]["attempts"]["total"] == 8
     why, _, tokens = reason("tokens")
     assert why == "BudgetExhausted"
-    assert tokens["status"]["tokens"]["completion"] + tokens["status"]["tokens"]["prompt"] >= 2500
+    assert tokens["status"]["tokens"]["completion"] + tokens["status"]["tokens"]["prompt"] >= 15_000
     for name, clue in (("no-image", NO_SUCH_IMAGE), ("no-gpu", "Insufficient nvidia.com/gpu")):
         why, solved, found = reason(name)
         assert (why, solved) == ("StartupDeadlineExceeded", "False")
