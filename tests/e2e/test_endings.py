@@ -1,4 +1,4 @@
-"""The ways a search ends, all at once in one namespace: each says why, and keeps what it found."""
+"""The ways a search ends: each says why, and keeps what it found."""
 
 import pytest
 from steady import script, search
@@ -13,44 +13,42 @@ def budget(**changes):
     return {"deadlineSeconds": 240, "gracePeriodSeconds": 10, **changes}
 
 
-@pytest.fixture
-def begun(place, root):
-    """One search of each kind, under its name."""
-    searches = {
-        "attempts": {"budget": budget(maxAttempts=8)},
-        "tokens": {"budget": budget(maxTokens=15000)},
-        "stopped": {"budget": budget()},
-        "no-image": {
-            "budget": budget(startupDeadlineSeconds=30),
-            "verifiers": {"serve": {"device": "cpu", "image": NO_SUCH_IMAGE}},
-        },
-        "no-gpu": {
-            "budget": budget(startupDeadlineSeconds=30),
-            "verifiers": {"serve": {"device": "cuda", "gpu": {"count": 16}}},
-        },
-    }
-    place.apply(script(), *(search(root, name, **spec) for name, spec in searches.items()))
-    return place
+def ended(place, name):
+    """Reason, message, whether solved, and the status."""
+    found = place.wait(name, complete, 400)
+    told = condition(found, "Complete")
+    return told["reason"], told["message"], condition(found, "Solved")["status"], found["status"]
 
 
-def test_each_ending_has_its_reason(begun):
-    def reason(name):
-        found = begun.wait(name, complete, 400)
-        return condition(found, "Complete")["reason"], condition(found, "Solved")["status"], found
+def test_budgets_and_a_stop_end_it_with_their_reason(place, root):
+    budgets = {"attempts": budget(maxAttempts=8), "tokens": budget(maxTokens=15_000), "stopped": budget()}
+    place.apply(script(), *(search(root, name, budget=each) for name, each in budgets.items()))
+    place.wait("stopped", lambda found: found.get("status", {}).get("best"), 300)
+    place.kubectl("patch", "ksearch", "stopped", "--type=merge", "-p", '{"spec": {"stop": true}}')
 
-    begun.wait("stopped", lambda found: found.get("status", {}).get("best"), 300)
-    begun.kubectl("patch", "ksearch", "stopped", "--type=merge", "-p", '{"spec": {"stop": true}}')
+    reason, _, solved, status = ended(place, "stopped")
+    assert (reason, solved) == ("Cancelled", "True")
+    assert "class ModelNew" in status["best"]["source"]
+    reason, _, _, status = ended(place, "attempts")
+    assert reason == "AttemptsExhausted"
+    assert status["attempts"]["total"] == 8
+    reason, _, _, status = ended(place, "tokens")
+    assert reason == "BudgetExhausted"
+    assert status["tokens"]["completion"] + status["tokens"]["prompt"] >= 15_000
 
-    why, solved, stopped = reason("stopped")
-    assert (why, solved) == ("Cancelled", "True")
-    assert "class ModelNew" in stopped["status"]["best"]["source"]
-    why, _, attempts = reason("attempts")
-    assert why == "AttemptsExhausted"
-    assert attempts["status"]["attempts"]["total"] == 8
-    why, _, tokens = reason("tokens")
-    assert why == "BudgetExhausted"
-    assert tokens["status"]["tokens"]["completion"] + tokens["status"]["tokens"]["prompt"] >= 15_000
-    for name, clue in (("no-image", NO_SUCH_IMAGE), ("no-gpu", "Insufficient nvidia.com/gpu")):
-        why, solved, found = reason(name)
-        assert (why, solved) == ("StartupDeadlineExceeded", "False")
-        assert clue in str(found["status"]["conditions"]), found["status"]["conditions"]
+
+@pytest.mark.parametrize(
+    ("verifiers", "clue"),
+    [
+        ({"device": "cpu", "image": NO_SUCH_IMAGE}, NO_SUCH_IMAGE),
+        ({"device": "cuda", "gpu": {"count": 16}}, "Insufficient nvidia.com/gpu"),
+    ],
+    ids=["image", "gpu"],
+)
+def test_what_cannot_start_says_why(place, root, verifiers, clue):
+    place.apply(script(), search(root, verifiers={"serve": verifiers}, budget=budget(startupDeadlineSeconds=40)))
+
+    reason, message, solved, _ = ended(place, "steady")
+
+    assert (reason, solved) == ("StartupDeadlineExceeded", "False")
+    assert clue in message
