@@ -37,13 +37,17 @@ def by_hand(x):
     return torch.full((16, 4), 7.0), x.sum()
 
 
+def in_place(x):
+    return x.relu_()[:, :4] * 2, x.sum()
+
+
 def broken(x):
     y = x + 1
     raise RuntimeError("no such backend")
 
 
 def get_baselines():
-    return {"by_hand": by_hand, "broken": broken, "short": lambda x: x.sum()}
+    return {"by_hand": by_hand, "in_place": in_place, "broken": broken, "short": lambda x: x.sum()}
 """
 PROBLEM = Problem(source=SOURCE, name="tiny")
 SEED = 11
@@ -53,7 +57,7 @@ SEED = 11
 def running():
     """One process for all that only call it; the compiled baseline compiles at its first call."""
     with Baseline(threads=1) as base:
-        base.start(PROBLEM, SEED, ["eager", "by_hand", "broken", "short", COMPILE])
+        base.start(PROBLEM, SEED, ["eager", "by_hand", "in_place", "broken", "short", COMPILE])
         yield base
 
 
@@ -110,6 +114,21 @@ def test_a_baseline_of_the_problems_own_is_called_by_its_name(running):
     assert torch.equal(total, x.sum())
 
 
+def test_a_baseline_that_writes_into_its_inputs_gets_copies_of_them(running):
+    """The first call writes what stood there; so that it writes at all must be seen."""
+    positive, mixed = torch.rand(16, 8), torch.randn(16, 8)
+    with Region.inputs([positive]) as inputs, Region.outputs(_expected(positive)) as outputs:
+        running.open(0, inputs, outputs)
+        running.run(0, "in_place")
+        inputs.write([mixed])
+
+        _, copies = running.run(0, "in_place")
+        (left,) = inputs.read_private()
+
+    assert torch.equal(copies[0], mixed.relu()[:, :4] * 2)
+    assert torch.equal(left, mixed)
+
+
 @pytest.mark.timeout(300)
 def test_compile_answers_as_eager_does(running):
     x = torch.randn(16, 8)
@@ -143,7 +162,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist():
     with Baseline(threads=1) as base, pytest.raises(problem.ProblemError, match="'flash'") as caught:
         base.start(PROBLEM, SEED, ["eager", "flash"])
 
-    assert "eager, by_hand, broken, short, compile" in caught.value.message
+    assert "eager, by_hand, in_place, broken, short, compile" in caught.value.message
 
 
 def test_a_model_that_cannot_be_made_is_the_problems_fault_with_its_line():
