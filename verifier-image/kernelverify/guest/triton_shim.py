@@ -140,11 +140,12 @@ def widen(bits: Any) -> Any:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def narrow(values: Any) -> Any:
-    """Round values to bfloat16 bit patterns (uint16), to nearest even; NaN stays NaN."""
+def narrow(values: Any, *, toward_zero: bool = False) -> Any:
+    """Round values to bfloat16 bit patterns (uint16), to nearest even unless told otherwise; NaN stays NaN."""
     single = np.asarray(values).astype(np.float32)
     bits = single.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    up = np.uint32(0) if toward_zero else np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    rounded = (bits + up) >> np.uint32(16)
     quiet = (bits >> np.uint32(16)) | np.uint32(0x0040)
     return np.where(np.isnan(single), quiet, rounded).astype(np.uint16)
 
@@ -200,6 +201,8 @@ def _cast(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 def _float_to_float(plain: Callable[..., Any]) -> Callable[..., Any]:
     def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
+        if rounding_mode == interpreter._ir.ROUNDING_MODE.RTZ and _is_bf16(dst_type):  # noqa: SLF001 - see below
+            return interpreter.TensorHandle(narrow(src.data, toward_zero=True), tl.bfloat16)
         if _is_bf16(src.dtype) or _is_bf16(dst_type):
             return self.cast_impl(src, dst_type)
         return plain(self, src, dst_type, rounding_mode)
