@@ -174,6 +174,7 @@ def test_a_model_that_cannot_be_made_is_the_problems_fault_with_its_line():
     assert caught.value.line == 7
 
 
+@pytest.mark.timeout(90)
 def test_a_paused_one_stands_still_and_the_next_call_wakes_it(running):
     x = torch.randn(16, 8)
     with Region.inputs([x]) as inputs, Region.outputs(_expected(x)) as outputs:

@@ -114,6 +114,7 @@ def test_narrowing_rounds_to_nearest_even_like_torch():
         ("tl.maximum(x, y)", torch.maximum),
         ("tl.where(x > y, x, y)", torch.maximum),
         ("tl.clamp(x, -0.5, 0.5)", lambda x, _: x.clamp(-0.5, 0.5)),
+        ("tl.clamp(x, -0.5, 0.5, propagate_nan=tl.PropagateNan.ALL)", lambda x, _: x.clamp(-0.5, 0.5)),
         ("tl.fma(x, y, x)", lambda x, y: (x.float() * y.float() + x.float()).bfloat16()),
     ],
 )
@@ -145,6 +146,17 @@ def test_casts_to_bfloat16_round(elementwise, dtype):
     x = (torch.randn(64) * 1000).to(dtype)
 
     assert torch.equal(elementwise("x.to(tl.bfloat16)", x, out=torch.bfloat16), x.to(torch.bfloat16))
+
+
+def test_a_cast_to_bfloat16_rounds_as_it_is_told(elementwise):
+    x = torch.tensor([1 + 2**-8 + 2**-9, -1 - 2**-8 - 2**-9, 1 + 2**-8, 3.0, math.inf, -math.inf, 0.0, -0.0])
+    cast = "tl.cast(x, tl.bfloat16, fp_downcast_rounding='{}')"
+
+    nearest = elementwise(cast.format("rtne"), x, out=torch.bfloat16)
+    toward_zero = elementwise(cast.format("rtz"), x, out=torch.bfloat16)
+
+    assert torch.equal(nearest, x.to(torch.bfloat16))
+    assert toward_zero.tolist() == [1, -1, 1, 3, math.inf, -math.inf, 0, 0]
 
 
 @pytest.mark.parametrize("function", ["exp", "log", "sqrt", "sigmoid", "sin"])
