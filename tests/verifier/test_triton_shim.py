@@ -149,14 +149,14 @@ def test_casts_to_bfloat16_round(elementwise, dtype):
 
 
 def test_a_cast_to_bfloat16_rounds_as_it_is_told(elementwise):
-    x = torch.tensor([1 + 2**-8 + 2**-9, -1 - 2**-8 - 2**-9, 1 + 2**-8, 3.0, math.inf, -math.inf, 0.0, -0.0])
+    x = torch.tensor([1 + 2**-8 + 2**-9, -1 - 2**-8 - 2**-9, 1 + 2**-8, 2**-133, math.inf, -math.inf, 0.0, -0.0])
     cast = "tl.cast(x, tl.bfloat16, fp_downcast_rounding='{}')"
 
     nearest = elementwise(cast.format("rtne"), x, out=torch.bfloat16)
     toward_zero = elementwise(cast.format("rtz"), x, out=torch.bfloat16)
 
     assert torch.equal(nearest, x.to(torch.bfloat16))
-    assert toward_zero.tolist() == [1, -1, 1, 3, math.inf, -math.inf, 0, 0]
+    assert toward_zero.tolist() == [1, -1, 1, 2**-133, math.inf, -math.inf, 0, 0]
 
 
 @pytest.mark.parametrize("function", ["exp", "log", "sqrt", "sigmoid", "sin"])
