@@ -7,7 +7,7 @@ anything. Clocks and functions of the loop are bound before candidate code runs,
     load{inputs, seed, dtype}         -> loaded{state} | error | build
     state{inputs}                     -> ok | error
     open{slot, inputs, outputs}       -> ok                     (the descriptors come along)
-    run{slot, idle}                   -> done | error | build   (idle: without its kernels)
+    run{slot, idle}                   -> done{skeleton} | error | build   (idle: without its kernels)
     tell                              -> told{...}              (of the last run, once the referee's clock has stopped)
     stop                              -> the process ends
 
@@ -168,7 +168,7 @@ class Candidate:
             with self._counting() as tally, self._recorder.idle(wanted=message["idle"]):
                 performed = perform(self._model, inputs, outputs)
         self._last = (performed, inputs, tally)
-        return {"event": "done"}
+        return {"event": "done", "skeleton": performed.skeleton}
 
     def _tell(self, _message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         if self._last is None:
@@ -179,7 +179,6 @@ class Candidate:
             "event": "told",
             "self_us": performed.seconds * 1e6,
             "outputs": [tensors.describe(leaf, inputs) for leaf in performed.leaves],
-            "skeleton": performed.skeleton,
             "kernels": list(self._recorder.launched)[:LIMIT_COUNTED],
             "largest": self._recorder.largest,
             "torch_ops": dict(tally.counts.most_common(LIMIT_COUNTED)) if tally else {},

@@ -174,11 +174,11 @@ class _Server:
             raise problem.ProblemError(
                 f"{what} returns {_kinds(performed.leaves)}; Model.forward returns {_kinds(outputs.tensors)}"
             )
-        return {"event": "done"}
+        return {"event": "done", "skeleton": performed.skeleton}  # as a candidate's, for the time that it takes
 
 
 def _harmless(function: Callable[..., Any], arguments: Sequence[Any]) -> Callable[..., Any]:
-    """The function, on copies if it writes into its inputs, as a first call shows: the region would kill it for that."""
+    """The function, on copies if a first call shows that it writes into inputs: the region would kill it for that."""
     copies = tree_map(_copied, arguments)
     with torch.no_grad():
         function(*copies)

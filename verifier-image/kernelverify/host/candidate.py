@@ -104,6 +104,7 @@ class Ran:
     """Private copies."""
     metas: Sequence[Mapping[str, Any]]
     skeleton: Any
+    """Of the answer, with whatever in it is no tensor: it came before the clock stopped."""
     kernels: tuple[str, ...]
     torch_ops: Mapping[str, int]
     unwritten: tuple[int, ...] = ()
@@ -290,22 +291,22 @@ class Candidate:
             return answer
         copies = outputs.read_private(into)
         elapsed = time.perf_counter() - start
-        answer = self._call({"op": "tell"}, TELL_S)
-        if not isinstance(answer, dict):
-            return answer
+        told = self._call({"op": "tell"}, TELL_S)
+        if not isinstance(told, dict):
+            return told
         if not outputs.canaries_ok():
             return Crash("exception", "forward", "OutOfBounds", "the kernel wrote outside its output")
         try:
             return Ran(
                 elapsed_s=elapsed,
-                self_us=float(answer["self_us"]),
+                self_us=float(told["self_us"]),
                 outputs=copies,
-                metas=[dict(meta) for meta in answer["outputs"]],
+                metas=[dict(meta) for meta in told["outputs"]],
                 skeleton=answer["skeleton"],
-                kernels=tuple(str(name)[:200] for name in answer["kernels"]),
-                torch_ops={str(k)[:200]: int(v) for k, v in dict(answer["torch_ops"]).items()},
+                kernels=tuple(str(name)[:200] for name in told["kernels"]),
+                torch_ops={str(k)[:200]: int(v) for k, v in dict(told["torch_ops"]).items()},
                 unwritten=tuple(outputs.unwritten(copies)),
-                largest_launch=int(answer["largest"]),
+                largest_launch=int(told["largest"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             return self._broken(f"its answer to a call is malformed: {error}")
