@@ -93,12 +93,12 @@ def deliver(leaf: object, place: Tensor) -> bool:
     return True
 
 
-def describe(leaf: object, inputs: Mapped) -> dict[str, Any]:
+def describe(leaf: object, inputs: Mapped, outputs: Mapped) -> dict[str, Any]:
     """What an output is."""
-    return _described(leaf, inputs) if type(leaf) is Tensor else {"type": type_name(leaf)}
+    return _described(leaf, inputs, outputs) if type(leaf) is Tensor else {"type": type_name(leaf)}
 
 
-def _described(tensor: Tensor, inputs: Mapped) -> dict[str, Any]:
+def _described(tensor: Tensor, inputs: Mapped, outputs: Mapped) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "type": "torch.Tensor",
         "shape": list(tensor.shape),
@@ -110,13 +110,14 @@ def _described(tensor: Tensor, inputs: Mapped) -> dict[str, Any]:
         meta |= {"stride": list(tensor.stride()), "offset": tensor.storage_offset()}
         if tensor.device.type == "cpu":
             meta["alias_of_input"] = _alias(tensor, inputs)
+            meta["alias_of_output"] = _alias(tensor, outputs)
     return meta
 
 
-def _alias(tensor: Tensor, inputs: Mapped) -> int | None:
-    """Number of the input whose memory the tensor lies in."""
+def _alias(tensor: Tensor, region: Mapped) -> int | None:
+    """Number of the region's tensor whose memory the tensor lies in."""
     address = tensor.data_ptr()
-    if not tensor.numel() or not inputs.start <= address < inputs.start + inputs.size:
+    if not tensor.numel() or not region.start <= address < region.start + region.size:
         return None
-    below = [i for i, t in enumerate(inputs.tensors) if t.numel() and t.data_ptr() <= address]
-    return max(below, key=lambda i: inputs.tensors[i].data_ptr(), default=None)
+    below = [i for i, t in enumerate(region.tensors) if t.numel() and t.data_ptr() <= address]
+    return max(below, key=lambda i: region.tensors[i].data_ptr(), default=None)

@@ -100,7 +100,7 @@ class Candidate:
         self._stage = "start"
         self._model: Any = None
         self._slots: dict[int, tuple[tensors.Mapped, tensors.Mapped]] = {}
-        self._last: tuple[call.Performed, tensors.Mapped, torch_ops.Tally | None] | None = None
+        self._last: tuple[call.Performed, tuple[tensors.Mapped, tensors.Mapped], torch_ops.Tally | None] | None = None
         self._recorder = ablation.install(config["ablation"])
         self._recorder.noting = self._count_above is not None
         build_shim.install(config["builds"], self._want)
@@ -167,18 +167,18 @@ class Candidate:
         else:
             with self._counting() as tally, self._recorder.idle(wanted=message["idle"]):
                 performed = perform(self._model, inputs, outputs)
-        self._last = (performed, inputs, tally)
+        self._last = (performed, (inputs, outputs), tally)
         return {"event": "done", "skeleton": performed.skeleton}
 
     def _tell(self, _message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
         if self._last is None:
             raise RuntimeError("there was no call to tell of")
-        performed, inputs, tally = self._last
+        performed, (inputs, outputs), tally = self._last
         self._last = None
         return {
             "event": "told",
             "self_us": performed.seconds * 1e6,
-            "outputs": [tensors.describe(leaf, inputs) for leaf in performed.leaves],
+            "outputs": [tensors.describe(leaf, inputs, outputs) for leaf in performed.leaves],
             "kernels": list(self._recorder.launched)[:LIMIT_COUNTED],
             "largest": self._recorder.largest,
             "torch_ops": dict(tally.counts.most_common(LIMIT_COUNTED)) if tally else {},

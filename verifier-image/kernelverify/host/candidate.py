@@ -94,23 +94,29 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """One answered call."""
+class Called:
+    """One answered call, by what the referee saw itself."""
 
     elapsed_s: float
     """The referee's clock, from before the request to after its own copy was complete."""
-    self_us: float
     outputs: list[Tensor]
     """Private copies."""
-    metas: Sequence[Mapping[str, Any]]
     skeleton: Any
     """Of the answer, with whatever in it is no tensor: it came before the clock stopped."""
-    kernels: tuple[str, ...]
-    torch_ops: Mapping[str, int]
     unwritten: tuple[int, ...] = ()
     """Outputs that are still poison."""
+
+
+@dataclass(frozen=True)
+class Ran(Called):
+    """One answered call, and what the candidate's process says of it."""
+
+    self_us: float = 0.0
+    metas: Sequence[Mapping[str, Any]] = ()
+    kernels: tuple[str, ...] = ()
+    torch_ops: Mapping[str, int] = field(default_factory=dict)
     largest_launch: int = 0
-    """Elements of the largest tensor that a custom kernel touched, as the candidate's process says."""
+    """Elements of the largest tensor that a custom kernel touched."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +282,12 @@ class Candidate:
         return slot
 
     def run(self, slot: int, timeout: float, into: Sequence[Tensor] | None = None, *, idle: bool = False) -> Any:
-        """One call on poisoned outputs: Ran, BuildWanted or Crash. A paused candidate goes on as its clock starts.
+        """`call`, and at once `tell`: Ran, BuildWanted or Crash."""
+        called = self.call(slot, timeout, into, idle=idle)
+        return self.tell(called) if isinstance(called, Called) else called
+
+    def call(self, slot: int, timeout: float, into: Sequence[Tensor] | None = None, *, idle: bool = False) -> Any:
+        """One call on poisoned outputs: Called, BuildWanted or Crash. A paused candidate goes on as its clock starts.
 
         `idle`: its kernels do nothing in this call.
         """
@@ -291,21 +302,28 @@ class Candidate:
             return answer
         copies = outputs.read_private(into)
         elapsed = time.perf_counter() - start
+        if not outputs.canaries_ok():
+            return Crash("exception", "forward", "OutOfBounds", "the kernel wrote outside its output")
+        return Called(elapsed, copies, answer.get("skeleton"), tuple(outputs.unwritten(copies)))
+
+    def tell(self, called: "Called") -> Any:
+        """What the last call's answer is, in the candidate's words, without haste: Ran or Crash.
+
+        Whoever times must not ask before the baseline's turn is over: what the candidate does meanwhile is free.
+        """
         told = self._call({"op": "tell"}, TELL_S)
         if not isinstance(told, dict):
             return told
-        if not outputs.canaries_ok():
-            return Crash("exception", "forward", "OutOfBounds", "the kernel wrote outside its output")
         try:
             return Ran(
-                elapsed_s=elapsed,
+                elapsed_s=called.elapsed_s,
                 self_us=float(told["self_us"]),
-                outputs=copies,
+                outputs=called.outputs,
                 metas=[dict(meta) for meta in told["outputs"]],
-                skeleton=answer["skeleton"],
+                skeleton=called.skeleton,
                 kernels=tuple(str(name)[:200] for name in told["kernels"]),
                 torch_ops={str(k)[:200]: int(v) for k, v in dict(told["torch_ops"]).items()},
-                unwritten=tuple(outputs.unwritten(copies)),
+                unwritten=called.unwritten,
                 largest_launch=int(told["largest"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from kernelverify.host import candidate, checking, correctness, inputs, memory, reference, roofline, timing
 from kernelverify.host.baseline import Baseline
-from kernelverify.host.candidate import BuildWanted, Crash, Ran
+from kernelverify.host.candidate import BuildWanted, Called, Crash, Ran
 from kernelverify.host.checking import Deadline
 from kernelverify.host.memory import Region
 from kernelverify.host.session import Session
@@ -143,7 +143,7 @@ class Clock:
         self._fresh()
         times: list[float] = []
         while not timing.warm(times):
-            times.append(self._run().elapsed_s)
+            times.append(self._told(self._call()).elapsed_s)
 
     def _pairs(self, name: str) -> _Pairs:
         pairs, start = _Pairs(), time.monotonic()
@@ -158,9 +158,10 @@ class Clock:
                 pairs.alone.append(self._alone(name))
             drawn, seed = self._fresh()
             if secrets.randbelow(2):
-                mine, theirs = self._run(), self._baseline(name)
+                called, theirs = self._call(), self._baseline(name)
             else:
-                theirs, mine = self._baseline(name), self._run()
+                theirs, called = self._baseline(name), self._call()
+            mine = self._told(called)
             self._verify(mine, theirs[1], drawn, seed)
             pairs.candidate.append(mine.elapsed_s)
             pairs.baseline.append(theirs[0])
@@ -183,10 +184,17 @@ class Clock:
             if checking.judged(draw, ran).ok:
                 raise _StopError(Clocked(idle="right"))
 
-    def _run(self) -> Ran:
-        ran = self._process.run(self._slot, self._deadline.left(CALL_S), self._mine)
-        if isinstance(ran, BuildWanted):
-            ran = Crash("exception", "forward", message="asked for a build while it was timed")
+    def _call(self) -> Called:
+        called = self._process.call(self._slot, self._deadline.left(CALL_S), self._mine)
+        if isinstance(called, BuildWanted):
+            called = Crash("exception", "forward", message="asked for a build while it was timed")
+        if isinstance(called, Crash):
+            raise _StopError(Clocked(crash=called))
+        return called  # type: ignore[no-any-return]
+
+    def _told(self, called: Called) -> Ran:
+        """Only once the pair is over: between its call and the baseline's the candidate must not run for free."""
+        ran = self._process.tell(called)
         if isinstance(ran, Crash):
             raise _StopError(Clocked(crash=ran))
         return ran  # type: ignore[no-any-return]

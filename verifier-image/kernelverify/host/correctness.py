@@ -59,6 +59,8 @@ def _meta(meta: Meta, want: Tensor, *, aliased: bool) -> str:  # noqa: PLR0911 -
         return f"strides {meta.get('stride')}; return a contiguous tensor (expanded or overlapping storage is refused)"
     if meta.get("alias_of_input") is not None and not aliased:
         return f"the output is a view of input {meta['alias_of_input']}; allocate a new tensor"
+    if meta.get("alias_of_output") is not None:
+        return "the output lies in the judge's own memory; allocate a new tensor"
     return ""
 
 
