@@ -44,9 +44,9 @@ def kill(place, victim):
             namespace, _ = system.operator(place.cluster)
             place.cluster.kubectl("-n", namespace, "delete", "pod", "-l", OPERATOR, *force)
         case "service":
-            place.kubectl("delete", "service", "steady-verifier", "steady-model")
+            place.kubectl("delete", "service", "steady-verifier", "steady-model", "--ignore-not-found")
         case "configmap":
-            place.kubectl("delete", "configmap", "steady-best", "steady-checkpoint")
+            place.kubectl("delete", "configmap", "steady-best", "steady-checkpoint", "--ignore-not-found")
         case component:
             place.cluster.inside("kill", "-9", str(place.cluster.pid(component)))
 

@@ -167,6 +167,17 @@ async def test_no_room_for_a_referee_is_said_and_passes(tmp_path, monkeypatch):
     await lane.kill()
 
 
+async def test_where_no_lane_starts_nobody_waits_for_ever(jobs, monkeypatch):
+    class Lame(Scripted):
+        async def start(self) -> None:
+            raise LaneError("no room")
+
+    monkeypatch.setattr("kernelverify.jobs.PAUSE_S", 0.01)
+    served = await jobs(Lame(_report()))
+
+    assert await _ended(served, _asked()) == (Stage.INFRA_ERROR, "no lane starts: no room")
+
+
 async def test_clients_take_turns_and_each_keeps_its_order(jobs):
     lane = Scripted(_report())
     lane.open.clear()

@@ -35,6 +35,10 @@ START_S, AUDIT_S = 180.0, 300.0
 GRACE_S = 15.0
 """Beyond an evaluation's own time, until its referee counts as hanging."""
 TRIES = 2
+PAUSE_S, MOST_PAUSE_S = 1.0, 60.0
+"""After a lane that did not start: the first pause, doubled each time, and the longest."""
+STARTS = 3
+"""Lanes that fail to start in a row until those who wait are told so."""
 KEPT = 2048
 """Finished jobs that can still be read."""
 Read = TypeVar("Read")
@@ -358,15 +362,19 @@ class Jobs:
             return job
 
     async def _serve(self, lane: Lane) -> None:
-        pause = 1.0
+        pause, failures = PAUSE_S, 0
         while True:
             try:
                 await lane.start()
-            except LaneError:
+            except LaneError as error:
+                failures += 1
+                _LOG.warning("no lane, try %d: %s", failures, error)
+                if failures >= STARTS and not any(other.ready for other in self.lanes):
+                    await self._give_up(f"no lane starts: {error}")
                 await asyncio.sleep(pause)
-                pause = min(60.0, 2 * pause)
+                pause = min(MOST_PAUSE_S, 2 * pause)
                 continue
-            pause = 1.0
+            pause, failures = PAUSE_S, 0
             job = await self._next()
             task = asyncio.create_task(self._round(lane, job))
             self._running[job.id] = task
@@ -393,6 +401,14 @@ class Jobs:
                 await job.finish(Stage.FAILED, error=outcome)
             case Wanted():
                 await self._detour(job, outcome.request)
+
+    async def _give_up(self, reason: str) -> None:
+        """Nobody here can judge what waits: let its clients go elsewhere."""
+        waiting = [job for line in self._waiting.values() for job in line]
+        self._waiting.clear()
+        for job in waiting:
+            report = verdict.ended(job.id, Status.INFRA_ERROR, reason, job.asked.options.level)
+            await job.finish(Stage.INFRA_ERROR, report)
 
     async def _again(self, job: Job, reason: str) -> None:
         """Infrastructure failed: once more on a fresh referee, then say so."""
