@@ -14,6 +14,8 @@ from kernelverify_api.report import AuditReport, Report, Stage, Status
 from kernelverify_api.request import Audit, CustomKernel, Evaluation, Level, Options, Problem, TorchOps
 
 CORRECT, CANDIDATES_FAULT, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+MOST_BUILD_S = 600.0
+"""For the builds of one candidate, beside its own time."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +65,9 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
         fresh=True,
     )
     problem = _problem(reference, dtype)
-    asked = [Evaluation(problem=problem, source=_text(path), options=options) for path in candidates]
+    # a verdict takes at most its time and that of its builds: whatever else happens, the command ends
+    longest = len(candidates) * (timeout + MOST_BUILD_S)
+    asked = [Evaluation(problem=problem, source=_text(p), options=options, deadline_s=longest) for p in candidates]
     try:
         code = asyncio.run(_check(asked, candidates, as_json=as_json))
     except KeyboardInterrupt:
