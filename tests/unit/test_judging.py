@@ -29,6 +29,13 @@ def test_noise_that_hides_the_difference_is_ambiguous():
     assert timing.speedup("eager", _times(0.98, 12, 0.2), _times(1.0, 12, 0.2, seed=5)).verdict == "ambiguous"
 
 
+@pytest.mark.parametrize(("baseline_s", "told"), [(100e-6, "same"), (1e-3, "faster")])
+def test_ten_microseconds_are_no_difference(baseline_s, told):
+    mine = [baseline_s * t for t in _times(0.95, seed=1)]
+
+    assert timing.speedup("eager", mine, [baseline_s * t for t in _times(1.0, seed=2)]).verdict == told
+
+
 def test_timing_stops_at_its_most_pairs():
     times = _times(1.0, timing.MOST_PAIRS, 0.5)
 

@@ -165,11 +165,14 @@ class _Server:
         inputs, outputs = self._slots[message["slot"]]
         name = message["name"]
         what = f"baseline {name!r}"
-        with self._problem.blame(what):
+        try:
             if name not in self._tried:
                 self._functions[name] = _harmless(self._functions[name], inputs.tree())
                 self._tried.add(name)
             performed = call.perform(self._functions[name], inputs, outputs)
+        except Exception:
+            with self._problem.blame(what):  # here, so that a call that goes well does not pay for it
+                raise
         if not performed.delivered:
             raise problem.ProblemError(
                 f"{what} returns {_kinds(performed.leaves)}; Model.forward returns {_kinds(outputs.tensors)}"
