@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from kernelverify import sandbox
+from kernelverify import sandbox, scratch
 from kernelverify.build import toolchain
 from kernelverify.sandbox import identity
 
@@ -42,7 +42,7 @@ class Workshop:
 
     def __enter__(self) -> Self:
         # not in the cache: that may lie in a home folder, where gcc's access() check fails for another user
-        self.folder = Path(tempfile.mkdtemp(prefix="kernelverify-build-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{scratch.PREFIX}{os.getpid()}-build-"))
         self.out.mkdir()
         if identity.can_change():
             os.chown(self.folder, UID, UID)

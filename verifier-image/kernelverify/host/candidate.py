@@ -7,7 +7,6 @@ private copy of the output bytes, which is complete before the clock stops.
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 import kernelverify
-from kernelverify import ipc, sandbox
+from kernelverify import ipc, sandbox, scratch
 from kernelverify.host import census
 from kernelverify.host.drain import Drain
 from kernelverify.host.memory import Region
@@ -345,6 +344,11 @@ class Candidate:
             self._signal(signal.SIGCONT)
 
     @property
+    def ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._over is not None
+
+    @property
     def logs(self) -> tuple[str, str]:
         return self._logs[0].text, self._logs[1].text
 
@@ -359,7 +363,7 @@ class Candidate:
         for drain in self._logs:
             drain.finish()
         self._user.release()
-        shutil.rmtree(self._workdir, ignore_errors=True)
+        scratch.remove(self._workdir)
 
     def __enter__(self) -> Self:
         return self

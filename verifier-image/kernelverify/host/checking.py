@@ -17,6 +17,9 @@ from kernelverify_api import report as api
 
 CALL_S = 60.0
 """Longest single call. Interpreted Triton is a thousand times slower than what it stands for."""
+DISABLED_S, SLOWER = 5.0, 5.0
+"""The longest call with kernels disabled: so long, and so many times the longest that was right. A loop that waits for
+what a kernel returns never ends then, honest as it is."""
 LOAD_S = 60.0
 REPEATS = 3
 """Runs on equal inputs, for determinism."""
@@ -50,6 +53,8 @@ class Checked:
     kernels: tuple[str, ...] = ()
     torch_ops: Mapping[str, int] = field(default_factory=dict)
     largest_launch: int = 0
+    slowest_s: float = 0.0
+    """Its longest call."""
     allclose: dict[str, bool] = field(default_factory=dict)
 
     @property
@@ -108,6 +113,7 @@ def _gate(
         ran = process.run(slot, deadline.left(CALL_S))
         if not isinstance(ran, Ran):
             return _stopped(ran, found)
+        found.slowest_s = max(found.slowest_s, ran.elapsed_s)
         result = judged(draw, ran)
         if not result.ok:
             return result
@@ -159,25 +165,29 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in zip(one, other, strict=True))  # noqa: PLR0124
 
 
-def ablate(zygote: Zygote, job: Job, session: Session, deadline: Deadline) -> dict[str, Any]:
-    """In fresh processes with its kernels disabled: `right`, `wrong` or `error` by mode. Stops at the first `right`."""
+def ablate(zygote: Zygote, job: Job, session: Session, deadline: Deadline, slowest_s: float) -> dict[str, Any]:
+    """In fresh processes with its kernels disabled: `right`, `wrong` or `error` by mode. Stops at the first `right`.
+
+    `slowest_s`: its longest call with them.
+    """
+    longest = min(CALL_S, DISABLED_S + SLOWER * slowest_s)
     found: dict[str, Any] = {}
     for mode in MODES:
-        found[mode] = _ablated(zygote, job, mode, session, deadline)
+        found[mode] = _ablated(zygote, job, mode, session, deadline, longest)
         if found[mode] == "right":
             break
     return found
 
 
-def _ablated(zygote: Zygote, job: Job, mode: str, session: Session, deadline: Deadline) -> str:
+def _ablated(zygote: Zygote, job: Job, mode: str, session: Session, deadline: Deadline, longest: float) -> str:
     disabled = Job(source=job.source, builds=job.builds, ablation=mode, threads=job.threads, limits=job.limits)
     with zygote.spawn(disabled) as process:
         if load(process, session, deadline) is not None:
             return "error"
-        return _answers(process, session, deadline)
+        return _answers(process, session, deadline, longest)
 
 
-def _answers(process: candidate.Candidate, session: Session, deadline: Deadline) -> str:
+def _answers(process: candidate.Candidate, session: Session, deadline: Deadline, longest: float) -> str:
     """Two calls that look like a check's first ones: `right` if any is, else `wrong` or `error`."""
     draws = [draw for gate in inputs.OWN[:2] if (draw := session.draw(gate)) is not None]
     found = "wrong"
@@ -186,7 +196,7 @@ def _answers(process: candidate.Candidate, session: Session, deadline: Deadline)
             given.write(memory.flatten(draw.inputs)[1])
             with nullcontext(given) if draw is not draws[0] else given.twin() as region:
                 slot = process.open(region, outputs)
-                ran = process.run(slot, deadline.left(CALL_S)) if isinstance(slot, int) else slot
+                ran = process.run(slot, deadline.left(longest)) if isinstance(slot, int) else slot
             if not isinstance(ran, Ran):
                 found = "error"
             elif judged(draw, ran).ok:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,8 @@ from kernelverify.host.memory import Region
 from kernelverify.host.session import Session
 from kernelverify_api import report as api
 
-CALL_S = 30.0
+CALL_S, IDLE_S = 30.0, 5.0
+"""The longest call, and the longest without kernels, which some never return from."""
 CHEAP_DRAW_S = 0.05
 """A generator faster than this draws for every pair; a slower one fills a pool whose tensors change sign."""
 POOL = 8
@@ -65,14 +66,16 @@ class Clock:
     def __init__(
         self,
         process: candidate.Candidate,
+        renew: Callable[[], candidate.Candidate | Crash],
         base: Baseline,
         session: Session,
         deadline: Deadline,
         *,
         needs_kernel: bool,
     ) -> None:
-        self._process, self._base, self._session, self._deadline = process, base, session, deadline
-        self._needs_kernel = needs_kernel
+        self._process, self._renew = process, renew
+        self._base, self._session, self._deadline = base, session, deadline
+        self._needs_kernel = self._tries_idle = needs_kernel
         drawn = session.draw(inputs.OWN[0])
         if drawn is None:  # own inputs are never dropped
             raise candidate.HostError("the problem has no draw on its own inputs")
@@ -88,14 +91,12 @@ class Clock:
             Region.outputs(draw.eager) as ours,
             Region.outputs(draw.eager) as theirs,
         ):
-            slot = self._process.open(self._inputs, ours)
-            if isinstance(slot, Crash):
-                return Clocked(crash=slot)
-            self._slot = slot
+            self._ours = ours
             self._base.open(SLOT, self._inputs, theirs)
             self._mine, self._other = ours.read_private(), theirs.read_private()
             self._time_draws()
             try:
+                self._open()
                 return self._all(names)
             except _StopError as stop:
                 return stop.clocked
@@ -127,6 +128,12 @@ class Clock:
             flags=flags,
             idle="wrong" if self._needs_kernel else "",
         )
+
+    def _open(self) -> None:
+        slot = self._process.open(self._inputs, self._ours)
+        if isinstance(slot, Crash):
+            raise _StopError(Clocked(crash=slot))
+        self._slot = slot
 
     def _warm_baseline(self, name: str) -> None:
         self._fresh()
@@ -172,17 +179,29 @@ class Clock:
 
     def _idle(self, name: str) -> None:
         """One call without its kernels: whoever is still right launches them only where it expects to be checked."""
-        if not self._needs_kernel:
+        if not self._tries_idle:
             return
         drawn, seed = self._fresh()
         baseline = self._baseline(name)[1]
-        ran = self._process.run(self._slot, self._deadline.left(CALL_S), self._mine, idle=True)
+        ran = self._process.run(self._slot, self._deadline.left(IDLE_S), self._mine, idle=True)
+        if self._process.ended:
+            self._begin_anew()
         if not isinstance(ran, Ran) or correctness.structure(self._judge_by, ran.metas, ran.skeleton):
             return
         if correctness.plausible(self._judge_by, ran.outputs, baseline):
             draw = reference.draw_of(self._session.loaded, self._session.model, drawn, seed)
             if checking.judged(draw, ran).ok:
                 raise _StopError(Clocked(idle="right"))
+
+    def _begin_anew(self) -> None:
+        """It cannot do without its kernels, which is all that was asked: a loop that waits for them never ends."""
+        self._tries_idle = False
+        fresh = self._renew()
+        if isinstance(fresh, Crash):
+            raise _StopError(Clocked(crash=fresh))
+        self._process = fresh
+        self._open()
+        self._warm()
 
     def _call(self) -> Called:
         called = self._process.call(self._slot, self._deadline.left(CALL_S), self._mine)

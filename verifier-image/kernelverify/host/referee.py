@@ -6,6 +6,7 @@ static ─ load ─(build?)─ gates ─ ablation ─ timing ─ again in fresh 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from kernelverify.host import audit, checking, clocking, correctness, inputs, static, verdict
 from kernelverify.host.baseline import Baseline
-from kernelverify.host.candidate import BuildWanted, Crash, Job, Zygote
+from kernelverify.host.candidate import BuildWanted, Candidate, Crash, Job, Zygote
 from kernelverify.host.checking import Checked, Deadline, OutOfTimeError
 from kernelverify.host.reference import Draw
 from kernelverify.host.session import Session
@@ -119,7 +120,7 @@ class _Run:
         self._take(checked)
         if not checked.ok:
             return self._evidence
-        ablation = self._timed("ablation", self._ablation)
+        ablation = self._timed("ablation", lambda: self._ablation(checked.slowest_s))
         kernels = api.Kernels(ablation=ablation, custom_launched=checked.kernels, torch_ops=dict(checked.torch_ops))
         self._evidence = replace(self._evidence, kernels=kernels, emulated=self._emulated)
         level = self._asked.options.level
@@ -156,10 +157,10 @@ class _Run:
         outputs = max((t.numel() for t in draw.eager), default=0)
         return checked.largest_launch < min(outputs, SMALL_SHARE * _largest(draw))
 
-    def _ablation(self) -> dict[str, Any]:
+    def _ablation(self, slowest_s: float) -> dict[str, Any]:
         if self._asked.options.custom_kernel is not CustomKernel.REQUIRED:
             return {}
-        return checking.ablate(self._zygote, self._job, self._session, self._deadline)
+        return checking.ablate(self._zygote, self._job, self._session, self._deadline, slowest_s)
 
     def _again(self) -> None:
         """A champion's second check: a fresh process, draws nobody has seen, and the sets that only warn."""
@@ -213,15 +214,20 @@ class _Run:
         )
 
     def _clocked(self, base: Baseline, names: tuple[str, ...]) -> clocking.Clocked:
-        with self._zygote.spawn(self._job) as process:
-            trouble = checking.load(process, self._session, self._deadline)
-            if isinstance(trouble, Crash):
-                return clocking.Clocked(crash=trouble)
-            if trouble is not None:
-                crash = Crash("exception", "import", message="asks for other builds each time it is loaded")
-                return clocking.Clocked(crash=crash)
+        with ExitStack() as processes:
+
+            def start() -> Candidate | Crash:
+                process = processes.enter_context(self._zygote.spawn(self._job))
+                trouble = checking.load(process, self._session, self._deadline)
+                if isinstance(trouble, BuildWanted):
+                    return Crash("exception", "import", message="asks for other builds each time it is loaded")
+                return trouble or process
+
+            process = start()
+            if isinstance(process, Crash):
+                return clocking.Clocked(crash=process)
             needs_kernel = self._asked.options.custom_kernel is CustomKernel.REQUIRED
-            clock = clocking.Clock(process, base, self._session, self._deadline, needs_kernel=needs_kernel)
+            clock = clocking.Clock(process, start, base, self._session, self._deadline, needs_kernel=needs_kernel)
             return clock.measure(names)
 
     def _take(self, checked: Checked) -> None:
