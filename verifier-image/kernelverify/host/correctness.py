@@ -35,7 +35,10 @@ def judge(draw: Draw, outputs: Sequence[Tensor], metas: Sequence[Meta], skeleton
 def structure(draw: Draw, metas: Sequence[Meta], skeleton: Any) -> str:
     """What is wrong with the shape of the answer, or nothing."""
     if _normal(skeleton) != _normal(draw.skeleton):
-        return f"forward returns {_tree(skeleton)}; the reference returns {_tree(draw.skeleton)}"
+        mine, wanted = _tree(skeleton), _tree(draw.skeleton)
+        if mine == wanted:
+            return "what forward returns beside its tensors is not what the reference returns"
+        return f"forward returns {mine}; the reference returns {wanted}"
     if len(metas) != len(draw.eager):
         return f"forward returns {len(metas)} tensor(s); the reference returns {len(draw.eager)}"
     for index, (meta, want) in enumerate(zip(metas, draw.eager, strict=True)):
