@@ -30,8 +30,9 @@ def guest(workplace: Path) -> Iterator[Callable[..., object]]:
 
     Only there is Triton interpreted and are launches taken hold of, for good; this process stays as it is.
     """
-    from kernelverify.host.candidate import Job, Loaded, Zygote
+    from kernelverify.host.candidate import Job, Loaded
     from kernelverify.host.memory import Region
+    from kernelverify.host.zygote import Zygote
 
     with Zygote(workplace) as zygote:
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kernelverify.host import census
-from kernelverify.host.candidate import BuildWanted, Crash, Job, Loaded, Ran, Zygote
+from kernelverify.host.candidate import BuildWanted, Crash, Job, Loaded, Ran
 from kernelverify.host.memory import Region
+from kernelverify.host.zygote import Zygote
 
 pytestmark = [pytest.mark.needs("linux"), pytest.mark.timeout(180)]
 

@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from kernelverify import ipc
 from kernelverify.calling import call, tensors
 from kernelverify.host import census, memory, problem
-from kernelverify.host.candidate import ENVIRONMENT, HostError
+from kernelverify.host.candidate import HostError
+from kernelverify.host.zygote import ENVIRONMENT
 from kernelverify.sandbox import kernel
 from kernelverify_api import request
 

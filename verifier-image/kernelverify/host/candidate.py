@@ -9,11 +9,8 @@ import re
 import secrets
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -26,40 +23,14 @@ from kernelverify import ipc, sandbox, scratch
 from kernelverify.host import census
 from kernelverify.host.drain import Drain
 from kernelverify.host.memory import Region
-from kernelverify.host.users import NoUserError, User
-from kernelverify.sandbox import kernel
+from kernelverify.host.users import User
 
-START_S = 120.0
-"""For torch to be imported on a busy machine."""
 HELLO_S = 30.0
 TELL_S = 10.0
 """For a few words about a call that is over."""
 MOST_PARTS = 256
 MOST_ANSWER = 2 << 20
 """Characters of one answer, all parts together: what is sent on must fit into the service's messages."""
-
-ENVIRONMENT = {
-    "LANG": "C.UTF-8",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "passive",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    "TRITON_INTERPRET": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
-"""Of the zygote and of baselines, before the first import: numpy, torch and triton read these once.
-
-A CPU lane beside a GPU must not see it: torch.utils.cpp_extension would start the driver, whose thread no fork
-survives. Either of the two CUDA settings alone does not prevent it (measured on an H200 with torch 2.11).
-
-Memory that was freed is kept, never given back to the kernel. By default glibc decides that by what a process happened
-to free before, and a code that touches fresh pages each time takes twice as long as the same code that does not: an
-exact copy of a reference was judged 2.1 times as fast as it (benchmarks/timing.py).
-"""
 
 
 class HostError(Exception):
@@ -132,93 +103,14 @@ class Job:
     cpu_seconds: int = 600
 
 
-class Zygote:
-    """The process that candidates are forked from; started when needed, again when it died."""
-
-    def __init__(self, scratch: Path) -> None:
-        self._scratch = scratch
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel: ipc.Channel | None = None
-        self.kept: set[int] = set()
-        """Children of this process that belong to no candidate."""
-
-    def start(self) -> None:
-        """Have a live zygote. Raises HostError."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        self.close()
-        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-m", "kernelverify.guest", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env={**ENVIRONMENT, "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self.kept.add(self._process.pid)
-        self._channel = ipc.Channel(ours)
-        try:
-            ready = self._channel.receive(START_S)
-        except ipc.ChannelError as error:
-            raise HostError(f"the zygote did not start: {error}") from error
-        if ready.get("threads") != 1:
-            raise HostError(f"the zygote has {ready.get('threads')} threads; it must have one")
-
-    def spawn(self, job: Job) -> "Candidate":
-        """Fork a candidate in its sandbox. Raises HostError."""
-        self.start()
-        try:
-            user = User()
-        except NoUserError as error:
-            raise HostError(str(error)) from error
-        candidate = Candidate(self, job, _workdir(self._scratch, job.source, user.uid), user)
-        try:
-            candidate.begin(self._ask)
-        except BaseException:
-            candidate.kill()
-            raise
-        return candidate
-
-    def _ask(self, config: Mapping[str, Any], descriptors: Sequence[int]) -> int:
-        nonce = secrets.token_hex(8)
-        if self._channel is None:
-            raise HostError("the zygote is not running")
-        try:
-            self._channel.send({"nonce": nonce, "config": config}, descriptors)
-            answer = self._channel.receive(HELLO_S)
-        except ipc.ChannelError as error:
-            self.close()
-            raise HostError(f"the zygote does not answer: {error}") from error
-        if answer.get("event") != "forked" or answer.get("nonce") != nonce:
-            raise HostError(f"the zygote could not fork: {answer.get('message', answer)}")
-        return int(answer["pid"])
-
-    def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self.kept.discard(self._process.pid)
-        self._process = self._channel = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class Candidate:
     """One candidate process, from fork to kill. Use as a context manager: leaving it ends everything it started."""
 
-    def __init__(self, zygote: Zygote, job: Job, workdir: Path, user: User) -> None:
+    def __init__(self, job: Job, workdir: Path, user: User, kept: Collection[int]) -> None:
+        """`kept`: children of the referee that belong to no candidate."""
         self.sandbox: dict[str, str] = {}
         self.pid = 0
-        self._zygote, self._job, self._workdir = zygote, job, workdir
+        self._job, self._workdir, self._kept = job, workdir, kept
         self._user, self._uid = user, user.uid
         self._channel: ipc.Channel | None = None
         self._logs: list[Drain] = []
@@ -355,7 +247,7 @@ class Candidate:
     def kill(self) -> None:
         """End it and everything it started; forget its folder."""
         if self.pid:
-            census.end(self.pid, self._uid, self._zygote.kept)
+            census.end(self.pid, self._uid, self._kept)
             self.pid = 0
         if self._channel is not None:
             self._channel.close()
@@ -444,7 +336,7 @@ class Candidate:
         return census.watched(self._channel, deadline, self._look)
 
     def _look(self) -> None:
-        found = census.excess(self.pid, self._uid, self._workdir, self._job.limits, self._zygote.kept)
+        found = census.excess(self.pid, self._uid, self._workdir, self._job.limits, self._kept)
         if found:
             raise _ExcessError(*found)
 
@@ -469,7 +361,7 @@ class Candidate:
 
     def _ended(self, crash: Crash) -> Crash:
         self._over = crash
-        census.end(self.pid, self._uid, self._zygote.kept)
+        census.end(self.pid, self._uid, self._kept)
         return crash
 
     def _signal(self, number: signal.Signals) -> None:
@@ -504,18 +396,6 @@ def _line_of_fault(stderr: str) -> int | None:
     """The candidate's line in faulthandler's last words."""
     found = re.search(r'candidate\.py", line (\d{1,7})', stderr)
     return int(found.group(1)) if found else None
-
-
-def _workdir(scratch: Path, source: str, uid: int | None) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=scratch))
-    path = folder / "candidate.py"
-    path.write_text(source, encoding="utf-8")
-    for name in ("home", "tmp", "triton", "extensions"):
-        (folder / name).mkdir()
-    if uid is not None:
-        for owned in (folder, *folder.iterdir()):
-            os.chown(owned, uid, uid)
-    return folder
 
 
 def _environment(folder: str, threads: int) -> dict[str, str]:

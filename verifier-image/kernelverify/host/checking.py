@@ -9,10 +9,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from kernelverify.host import candidate, correctness, inputs, memory
-from kernelverify.host.candidate import BuildWanted, Crash, Job, Loaded, Ran, Zygote
+from kernelverify.host.candidate import BuildWanted, Crash, Job, Loaded, Ran
 from kernelverify.host.memory import Region
 from kernelverify.host.reference import Draw
 from kernelverify.host.session import Session
+from kernelverify.host.zygote import Zygote
 from kernelverify_api import report as api
 
 CALL_S = 60.0

@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves
 
 from kernelverify.host import audit, checking, clocking, correctness, inputs, static, verdict
 from kernelverify.host.baseline import Baseline
-from kernelverify.host.candidate import BuildWanted, Candidate, Crash, Job, Zygote
+from kernelverify.host.candidate import BuildWanted, Candidate, Crash, Job
 from kernelverify.host.checking import Checked, Deadline, OutOfTimeError
 from kernelverify.host.reference import Draw
 from kernelverify.host.session import Session
+from kernelverify.host.zygote import Zygote
 from kernelverify_api import report as api
 from kernelverify_api.request import Audit, CustomKernel, Evaluation, Level
 
