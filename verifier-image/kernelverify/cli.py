@@ -11,7 +11,7 @@ import click
 from kernelverify import __version__, settings
 from kernelverify.jobs import Job, Jobs, LaneError, ProblemError
 from kernelverify_api.report import AuditReport, Report, Stage, Status
-from kernelverify_api.request import Audit, CustomKernel, Evaluation, Level, Options, Problem, TorchOps
+from kernelverify_api.request import MAX_SOURCE, Audit, CustomKernel, Evaluation, Level, Options, Problem, TorchOps
 
 CORRECT, CANDIDATES_FAULT, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
 MOST_BUILD_S = 600.0
@@ -215,9 +215,14 @@ def _problem(reference: Path, dtype: str | None) -> Problem:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{path} is no UTF-8 text: {error}") from error
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if len(text) > MAX_SOURCE:
+        raise click.UsageError(f"{path} has {len(text)} characters; at most {MAX_SOURCE} are judged")
+    return text
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ class _Server:
                 self._functions[name] = _harmless(self._functions[name], inputs.tree())
                 self._tried.add(name)
             performed = call.perform(self._functions[name], inputs, outputs)
-        except Exception:
+        except (Exception, SystemExit):
             with self._problem.blame(what):  # here, so that a call that goes well does not pay for it
                 raise
         if not performed.delivered:

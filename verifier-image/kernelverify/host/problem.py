@@ -119,7 +119,7 @@ class LoadedProblem:
             yield
         except ProblemError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _blamed(error, what, self.filename) from error
 
 
@@ -163,7 +163,7 @@ def _run_module(source: str, name: str, filename: str) -> dict[str, Any]:
     module.__file__ = filename
     try:
         exec(compile(source, filename, "exec"), module.__dict__)  # noqa: S102 - the reference is the user's own code
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module that leaves would take its judge along
         raise _blamed(error, "importing the problem", filename) from error
     return module.__dict__
 
@@ -186,7 +186,7 @@ def _function(namespace: dict[str, Any], name: str) -> Callable[[], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _blamed(error: Exception, what: str, filename: str) -> ProblemError:
+def _blamed(error: BaseException, what: str, filename: str) -> ProblemError:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == filename]
     line = lines[-1] if lines else None
     shown = linecache.getline(filename, line).strip() if line else ""
