@@ -167,10 +167,11 @@ async def test_no_room_for_a_referee_is_said_and_passes(tmp_path, monkeypatch):
     await lane.kill()
 
 
-async def test_where_no_lane_starts_nobody_waits_for_ever(jobs, monkeypatch):
+@pytest.mark.parametrize("error", [LaneError("no room"), ValueError("no room")], ids=type)
+async def test_where_no_lane_starts_nobody_waits_for_ever(jobs, monkeypatch, error):
     class Lame(Scripted):
         async def start(self) -> None:
-            raise LaneError("no room")
+            raise error
 
     monkeypatch.setattr("kernelverify.jobs.PAUSE_S", 0.01)
     served = await jobs(Lame(_report()))

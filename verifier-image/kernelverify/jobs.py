@@ -366,9 +366,9 @@ class Jobs:
         while True:
             try:
                 await lane.start()
-            except LaneError as error:
+            except Exception as error:  # noqa: BLE001 - or our own mistake: whoever serves a lane never ends by accident
                 failures += 1
-                _LOG.warning("no lane, try %d: %s", failures, error)
+                _LOG.warning("no lane, try %d: %s", failures, error, exc_info=not isinstance(error, LaneError))
                 if failures >= STARTS and not any(other.ready for other in self.lanes):
                     await self._give_up(f"no lane starts: {error}")
                 await asyncio.sleep(pause)
@@ -382,7 +382,7 @@ class Jobs:
             self._running.pop(job.id, None)
             if isinstance(failed, Exception):
                 _LOG.error("a job failed in the verifier itself", exc_info=failed)
-                await lane.kill()
+                lane.ready = False  # so that it starts anew
                 await self._again(job, f"{type(failed).__name__}: {failed}")
 
     async def _round(self, lane: Lane, job: Job) -> None:

@@ -202,7 +202,6 @@ def _kinds(results: Sequence[object]) -> str:
 
 
 if __name__ == "__main__":
-    kernel.prctl(
-        kernel.PR_SET_PDEATHSIG, signal.SIGKILL
-    )  # stopped between its turns, it would not see that its referee is gone
+    # stopped between its turns, it would not see that its referee is gone
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     _Server(ipc.Channel.from_fd(int(sys.argv[1]), limit=4 << 20)).serve()

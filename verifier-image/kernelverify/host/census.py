@@ -150,9 +150,10 @@ def _parents() -> Iterator[tuple[int, int]]:
         if entry.name.isdigit():
             try:
                 fields = Path(entry.path, "stat").read_bytes()
-            except OSError:
+                parent = int(fields[fields.rindex(b")") + 2 :].split()[1])
+            except (OSError, ValueError, IndexError):  # it ended while it was read
                 continue
-            yield int(entry.name), int(fields[fields.rindex(b")") + 2 :].split()[1])
+            yield int(entry.name), parent
 
 
 def _uid(pid: int) -> int | None:
