@@ -44,9 +44,11 @@ async def test_a_lasting_fault_ends_as_unavailable_before_the_deadline(fault: st
     assert time.monotonic() - start < 20
 
 
-async def test_the_deadline_ends_the_retries():
+@pytest.mark.parametrize("faults", [["server_error"], ["server_error:requests=1", "hang"]], ids=["between", "within"])
+async def test_the_deadline_ends_the_retries(faults: list[str]):
+    """Between two tries or in one of them: the trouble is told, not an answer without a token."""
     start = time.monotonic()
-    async with asked(**faulty("server_error"), patience=Patience(backoff=errors.Backoff(0.05, 0.1))) as client:
+    async with asked(**faulty(*faults), patience=Patience(backoff=errors.Backoff(0.05, 0.1))) as client:
         with pytest.raises(ModelUnavailableError, match="HTTP 500"):
             await client.propose("Write a kernel", soon(3))
 

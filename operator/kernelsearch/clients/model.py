@@ -139,16 +139,23 @@ class ModelClient:
         """See `search.ports.Proposer`."""
         failing_since: float | None = None
         failures = 0
+        trouble: errors.TransientError | None = None
         while True:
             try:
-                return await self._ask(prompt, deadline, on_tokens)
+                answer = await self._ask(prompt, deadline, on_tokens)
             except errors.TransientError as error:
+                trouble = error
                 failures += 1
                 now = self._clock.now()
                 failing_since = now if failing_since is None else failing_since
                 delay = self._patience.backoff.delay(failures, error.retry_after, self._random)
                 if now + delay >= min(deadline, failing_since + self._patience.give_up_s):
                     raise self._given_up(error, failures, failing_since) from error
+            else:
+                if trouble is None or failing_since is None or not answer.nothing:
+                    return answer
+                # The deadline found it in one more try: what ended the call is the trouble before.
+                raise self._given_up(trouble, failures, failing_since) from trouble
             await self._clock.sleep(delay)
 
     def _given_up(self, error: errors.TransientError, failures: int, since: float) -> ModelUnavailableError:

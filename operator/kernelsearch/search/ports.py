@@ -79,6 +79,11 @@ class Answer:
     """The model's name as the server states it in the answer."""
     seconds: float
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the deadline came before a single token."""
+        return self.finish is Finish.CUT and not self.content and not self.reasoning
+
 
 @dataclass(frozen=True)
 class Candidate:
