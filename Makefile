@@ -43,7 +43,7 @@ test-unit: setup ## no torch, no network but loopback, seconds
 	pytest tests/unit
 
 test-verifier: setup ## the judge on the CPU: sandbox, corpus of kernels, service (minutes)
-	pytest tests/verifier
+	tests/judge
 
 test-apiserver: setup ## our definitions and the operator against a real API server (root, Go; 10 minutes the first time)
 	pytest tests/apiserver

@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it leaves in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "needs(*names): what the machine must offer: " + ", ".join(NEEDS))
+    config.addinivalue_line("markers", "quiet: compares times; nothing else may run beside it (tests/all)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

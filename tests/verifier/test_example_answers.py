@@ -68,6 +68,7 @@ def test_every_written_kernel_is_expected_to_earn_something(example: str):
     assert set(answers) - set(EXPECTED[example]) <= {"plan-only"}
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("example", FASTEST)
 def test_the_fastest_written_kernel_beats_eager(example: str):
     name = FASTEST[example]

@@ -26,6 +26,7 @@ def found(out: Path) -> list[dict]:
     return [each for each in archive.read(out / "attempts") if each["verdict"] == "correct"]
 
 
+@pytest.mark.quiet
 @pytest.mark.needs("linux")
 @pytest.mark.timeout(900)
 def test_attention_ends_by_its_deadline_and_goes_on_to_a_kernel_timed_against_eager_and_flex(tmp_path):

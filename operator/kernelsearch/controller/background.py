@@ -34,6 +34,9 @@ async def forever(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except ClusterError as error:
             log.warning("%s", error)
+        except Exception:
+            # Whatever one round stumbled over, the next is still wanted: nobody would notice that it had stopped.
+            log.exception("a round of the background work failed; the next comes in %.0f s", seconds)
         await asyncio.sleep(seconds)
 
 

@@ -89,6 +89,7 @@ class Handlers:
         for plural in OURS.values():
             where = (GROUP, VERSION, plural)
             kopf.index(*where, registry=registry, id="ours")(self._index_ours)
+            kopf.index(*where, registry=registry, id="children")(self._index_children)
             kopf.on.event(*where, registry=registry, id=f"changed-{plural}")(self._changed)
             kopf.daemon(
                 *where,
@@ -98,6 +99,7 @@ class Handlers:
                 cancellation_backoff=CANCEL_S,
                 cancellation_timeout=CANCEL_S,
             )(self._loop)
+        kopf.index(GROUP, VERSION, OURS["KernelSearch"], registry=registry, id="referring")(self._index_referring)
         labels = dict(names.MANAGED_BY)
         for group, plural in CHILDREN:
             kopf.index(group, "v1", plural, registry=registry, id="children", labels=labels)(self._index_children)
@@ -109,12 +111,16 @@ class Handlers:
         return {observe.name_of(body): dict(body)}
 
     @staticmethod
-    def _index_children(body: kopf.Body, **_: Any) -> dict[Name, Manifest] | None:
+    def _index_children(body: kopf.Body, **_: Any) -> dict[Name, Manifest]:
         owner = observe.owner(body)
-        return {owner: dict(body)} if owner else None
+        return {owner: dict(body)} if owner else {}  # nothing at all would leave it where it was before
+
+    @staticmethod
+    def _index_referring(body: kopf.Body, **_: Any) -> dict[Name, Manifest]:
+        return {each: dict(body) for each in observe.uses(body) if each is not None}
 
     async def _changed(self, body: kopf.Body, **indices: Any) -> None:
-        self._observer.ours, self._observer.children = indices["ours"], indices["children"]
+        self._observer.read(indices)
         name = observe.name_of(body)
         self._wakers.ring(name)
         self._wakers.ring(observe.owner(body))
@@ -126,11 +132,11 @@ class Handlers:
             self._wakers.ring(each)
 
     async def _child_changed(self, body: kopf.Body, **indices: Any) -> None:
-        self._observer.ours, self._observer.children = indices["ours"], indices["children"]
+        self._observer.read(indices)
         self._wakers.ring(observe.owner(body))
 
     async def _loop(self, body: kopf.Body, stopped: kopf.DaemonStopped, **indices: Any) -> None:
-        self._observer.ours, self._observer.children = indices["ours"], indices["children"]
+        self._observer.read(indices)
         name = observe.name_of(body)
         bell = self._wakers.bell(name)
         try:

@@ -29,13 +29,22 @@ def owner(body: Mapping[str, Any]) -> Name | None:
 
 
 class Observer:
-    """Reads two indices, which kopf hands to its handlers only: they are put here by whichever runs first."""
+    """Reads indices, which kopf hands to its handlers only: they are put here by whichever runs first.
+
+    Each question is one look-up, so that a reconciliation costs the same among ten searches and among a thousand.
+    """
 
     def __init__(self) -> None:
         self.ours: Index = {}
         """Our objects by Name."""
         self.children: Index = {}
-        """Everything else of ours by the Name of its owner."""
+        """Everything with an owner of ours, by the owner's Name: owned ModelServers and VerifierPools too."""
+        self.referring: Index = {}
+        """Searches by the Names of the ModelServer and the VerifierPool that they use."""
+
+    def read(self, indices: Mapping[str, Index]) -> None:
+        """Take hold of what kopf handed to a handler."""
+        self.ours, self.children, self.referring = indices["ours"], indices["children"], indices["referring"]
 
     def body(self, name: Name) -> Manifest | None:
         return next(iter(self.ours.get(name, ())), None)
@@ -45,8 +54,7 @@ class Observer:
 
     def labelled(self, name: Name) -> list[Manifest]:
         """Everything that carries the owner's labels, pods of its Deployments included."""
-        inner = [body for each in list(self.ours) for body in self.ours.get(each, ()) if owner(body) == name]
-        return [*self.children.get(name, ()), *inner]
+        return list(self.children.get(name, ()))
 
     def users(self, name: Name) -> list[Name]:
         """Searches that use this ModelServer or VerifierPool now."""
@@ -54,7 +62,7 @@ class Observer:
 
     def referrers(self, name: Name) -> list[Manifest]:
         """Searches that name it, whether they run or not."""
-        return [each for each in self.all("KernelSearch") if name in uses(each)]
+        return list(self.referring.get(name, ()))
 
     def shared(self, name: Name, body: Manifest, now: datetime, extra: Mapping[str, str], trouble: str) -> shared.Seen:
         labelled = self.labelled(name)

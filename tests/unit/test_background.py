@@ -1,0 +1,99 @@
+"""What goes on beside the reconcile loops: it never stops, and sees what the watches did not bring."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from kernelsearch.controller import background
+from kernelsearch.controller.cluster import KINDS, ClusterError
+from kernelsearch.controller.exposition import Health
+from kernelsearch.controller.observe import Name, Observer
+from kernelsearch.metrics import OperatorMetrics
+
+
+def search(name, version="1", *, over=False, **spec):
+    metadata = {"namespace": "n", "name": name, "uid": f"uid-{name}", "resourceVersion": version}
+    conditions = [{"type": "Complete", "status": "True"}] if over else []
+    return {"kind": "KernelSearch", "metadata": metadata, "spec": spec, "status": {"conditions": conditions}}
+
+
+def observer(*bodies, children=()):
+    seen = Observer()
+    seen.ours = {Name("KernelSearch", "n", each["metadata"]["name"]): [each] for each in bodies}
+    seen.children = {Name("KernelSearch", "n", name): [{"kind": kind}] for name, kind in children}
+    return seen
+
+
+class Versions:
+    """A server that knows the versions of objects."""
+
+    def __init__(self, **versions):
+        self.versions_of, self.down = versions, False
+
+    async def versions(self, kind, _namespace):
+        if self.down:
+            raise ClusterError("gone")
+        ours = self.versions_of if kind == KINDS["KernelSearch"] else {}
+        return {f"uid-{name}": version for name, version in ours.items()}
+
+
+@pytest.mark.parametrize("trouble", [ClusterError("gone"), KeyError("issuer")])
+async def test_a_round_that_fails_is_followed_by_the_next(trouble):
+    rounds, enough = [], asyncio.Event()
+
+    async def work():
+        rounds.append(len(rounds))
+        if len(rounds) == 3:
+            enough.set()
+        raise trouble
+
+    task = asyncio.create_task(background.forever(0.001, work))
+    await asyncio.wait_for(enough.wait(), 10)
+    task.cancel()
+
+
+def check(server, seen):
+    health = Health()
+    return background.WatchCheck(server, seen, health, OperatorMetrics(CollectorRegistry())), health
+
+
+async def test_a_version_that_stays_unseen_means_a_dead_watch():
+    look, health = check(Versions(a="2"), observer(search("a", "1")))
+
+    await look.look(())
+    assert not health.trouble
+    await look.look(())
+
+    assert "KernelSearch" in health.trouble
+
+
+async def test_a_version_that_arrives_late_is_no_trouble_and_neither_is_an_unreachable_server():
+    server, seen = Versions(a="2"), observer(search("a", "1"))
+    look, health = check(server, seen)
+
+    await look.look(())
+    server.down = True
+    await look.look(())
+    server.down, seen.ours = False, observer(search("a", "2")).ours
+    await look.look(())
+    server.versions_of["a"] = "3"
+    await look.look(())
+
+    assert not health.trouble
+
+
+async def test_the_sweep_looks_at_what_ended_and_still_has_something_to_do():
+    swept = []
+
+    async def reconcile(name):
+        swept.append(name.name)
+        return 0.0
+
+    bodies = [search("runs"), search("kept", over=True), search("pods", over=True), search("ttl", over=True)]
+    bodies[3]["spec"]["ttlSecondsAfterFinished"] = 5
+    seen = observer(*bodies, children=[("runs", "Pod"), ("kept", "ConfigMap"), ("pods", "Pod")])
+
+    await background.Sweeper(seen, reconcile).sweep()
+
+    assert swept == ["pods", "ttl"]
