@@ -158,7 +158,7 @@ class Timing(Message):
     speedups: tuple[Speedup, ...] = ()
     """Against each baseline, the fastest included."""
     freshness: str = ""
-    """How fresh the timed inputs were: `draw per pair` or `pool of N, re-signed`."""
+    """How fresh the timed inputs were: `draw per pair` or `pool of N`, and whether their signs were changed by axis."""
     roofline: Roofline | None = None
     device_state: dict[str, str] = Field(default_factory=dict)
 

@@ -70,8 +70,8 @@ class Baseline:
         """One call: seconds by the referee's clock, until its own copy is complete, and that copy."""
         outputs = self._outputs[slot]
         outputs.poison()
-        self._signal(signal.SIGCONT)
         start = time.perf_counter()
+        self._signal(signal.SIGCONT)
         self._ask({"op": "run", "slot": slot, "name": name}, RUN_S)
         copies = outputs.read_private(into)
         return time.perf_counter() - start, copies

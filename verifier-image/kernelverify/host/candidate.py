@@ -178,7 +178,7 @@ class Candidate:
         return self.tell(called) if isinstance(called, Called) else called
 
     def call(self, slot: int, timeout: float, into: Sequence[Tensor] | None = None, *, idle: bool = False) -> Any:
-        """One call on poisoned outputs: Called, BuildWanted or Crash. A paused candidate goes on as its clock starts.
+        """One call on poisoned outputs: Called, BuildWanted or Crash. A paused candidate goes on once its clock runs.
 
         `idle`: its kernels do nothing in this call.
         """
@@ -186,8 +186,8 @@ class Candidate:
         outputs = self._slots[slot][1]
         outputs.poison()
         message = {"op": "run", "slot": slot, "idle": idle, "nonce": secrets.token_hex(8)}
+        start = time.perf_counter()  # first: who wakes up sees the inputs, and may keep this process from its core
         self.resume()
-        start = time.perf_counter()
         answer = self._call(message, timeout)
         if not isinstance(answer, dict):
             return answer

@@ -4,13 +4,10 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-from kernelverify.host import candidate, checking, correctness, inputs, memory, reference, roofline, timing
+from kernelverify.host import candidate, checking, correctness, fresh, memory, roofline, timing
 from kernelverify.host.baseline import Baseline
 from kernelverify.host.candidate import BuildWanted, Called, Crash, Ran
 from kernelverify.host.checking import Deadline
@@ -20,9 +17,6 @@ from kernelverify_api import report as api
 
 CALL_S, IDLE_S = 30.0, 5.0
 """The longest call, and the longest without kernels, which some never return from."""
-CHEAP_DRAW_S = 0.05
-"""A generator faster than this draws for every pair; a slower one fills a pool whose tensors change sign."""
-POOL = 8
 FULL_CHECK_ONE_IN = 10
 ALONE_ONE_IN = 4
 """Pairs between two calls of the baseline with the candidate at rest, in the midst of the pairs: what else the machine
@@ -76,16 +70,11 @@ class Clock:
         self._process, self._renew = process, renew
         self._base, self._session, self._deadline = base, session, deadline
         self._needs_kernel = self._tries_idle = needs_kernel
-        drawn = session.draw(inputs.OWN[0])
-        if drawn is None:  # own inputs are never dropped
-            raise candidate.HostError("the problem has no draw on its own inputs")
-        self._judge_by = drawn
-        self._pool: list[list[Any]] = []
-        self._cheap = True
+        self._generator = fresh.Generator(session)
 
     def measure(self, names: Sequence[str]) -> Clocked:
         """The paired test against each baseline."""
-        draw = self._judge_by
+        draw = self._generator.own
         with (
             Region.inputs(draw.inputs) as self._inputs,
             Region.outputs(draw.eager) as ours,
@@ -94,7 +83,6 @@ class Clock:
             self._ours = ours
             self._base.open(SLOT, self._inputs, theirs)
             self._mine, self._other = ours.read_private(), theirs.read_private()
-            self._time_draws()
             try:
                 self._open()
                 return self._all(names)
@@ -113,7 +101,7 @@ class Clock:
             flags += _disturbed(name, medians[name], timing.microseconds(pairs.alone))
         fastest = min(results, key=lambda s: medians[s.vs])
         score = timing.microseconds(own)
-        floor = roofline.floor_us(self._session.bytes_moved(self._judge_by), score)
+        floor = roofline.floor_us(self._session.bytes_moved(self._generator.own), score)
         flags += _implausible(score, floor, fastest)
         return Clocked(
             timing=api.Timing(
@@ -122,7 +110,7 @@ class Clock:
                 baselines=medians,
                 speedup=fastest,
                 speedups=tuple(results),
-                freshness="draw per pair" if self._cheap else f"pool of {POOL}, re-signed",
+                freshness=self._generator.how,
                 roofline=api.Roofline(floor_us=floor, bound="memory", fraction=min(1.0, floor / score)),
             ),
             flags=flags,
@@ -163,13 +151,13 @@ class Clock:
             self._deadline.left(CALL_S)
             if len(pairs.baseline) % ALONE_ONE_IN == 0:
                 pairs.alone.append(self._alone(name))
-            drawn, seed = self._fresh()
+            given = self._fresh()
             if secrets.randbelow(2):
                 called, theirs = self._call(), self._baseline(name)
             else:
                 theirs, called = self._baseline(name), self._call()
             mine = self._told(called)
-            self._verify(mine, theirs[1], drawn, seed)
+            self._verify(mine, theirs[1], given)
             pairs.candidate.append(mine.elapsed_s)
             pairs.baseline.append(theirs[0])
             if not secrets.randbelow(IDLE_ONE_IN):
@@ -181,17 +169,16 @@ class Clock:
         """One call without its kernels: whoever is still right launches them only where it expects to be checked."""
         if not self._tries_idle:
             return
-        drawn, seed = self._fresh()
+        given = self._fresh()
         baseline = self._baseline(name)[1]
         ran = self._process.run(self._slot, self._deadline.left(IDLE_S), self._mine, idle=True)
         if self._process.ended:
             self._begin_anew()
-        if not isinstance(ran, Ran) or correctness.structure(self._judge_by, ran.metas, ran.skeleton):
+        if not isinstance(ran, Ran) or correctness.structure(given.like, ran.metas, ran.skeleton):
             return
-        if correctness.plausible(self._judge_by, ran.outputs, baseline):
-            draw = reference.draw_of(self._session.loaded, self._session.model, drawn, seed)
-            if checking.judged(draw, ran).ok:
-                raise _StopError(Clocked(idle="right"))
+        near = correctness.plausible(given.like, ran.outputs, baseline)
+        if near and checking.judged(given.answers(self._session), ran).ok:
+            raise _StopError(Clocked(idle="right"))
 
     def _begin_anew(self) -> None:
         """It cannot do without its kernels, which is all that was asked: a loop that waits for them never ends."""
@@ -222,45 +209,24 @@ class Clock:
         self._process.pause()
         return self._base.run(SLOT, name, self._other)
 
-    def _verify(self, ran: Ran, baseline: list[Tensor], drawn: list[Any], seed: int) -> None:
+    def _verify(self, ran: Ran, baseline: list[Tensor], given: fresh.Fresh) -> None:
         """Near the baseline's answer each time; in full on a secret tenth, and whenever the near look fails."""
-        reason = correctness.structure(self._judge_by, ran.metas, ran.skeleton)
+        reason = correctness.structure(given.like, ran.metas, ran.skeleton)
         briefly = not reason and not ran.unwritten and secrets.randbelow(FULL_CHECK_ONE_IN)
-        if briefly and correctness.plausible(self._judge_by, ran.outputs, baseline):
+        if briefly and correctness.plausible(given.like, ran.outputs, baseline):
             return
-        draw = reference.draw_of(self._session.loaded, self._session.model, drawn, seed)
-        result = checking.judged(draw, ran)
+        result = checking.judged(given.answers(self._session), ran)
         if not result.ok:
             wrong = result.model_copy(update={"name": "timed", "reason": f"in a timed call, {result.reason}"})
             raise _StopError(Clocked(wrong=wrong))
 
-    def _time_draws(self) -> None:
-        start = time.perf_counter()
-        self._session.loaded.get_inputs(self._session.draw_seed())
-        self._cheap = time.perf_counter() - start < CHEAP_DRAW_S
-        if not self._cheap:
-            self._pool = [self._session.loaded.get_inputs(self._session.draw_seed()) for _ in range(POOL)]
-
-    def _fresh(self) -> tuple[list[Any], int]:
+    def _fresh(self) -> fresh.Fresh:
         """New inputs in the shared region. The candidate, which sees them, stands still until its clock runs."""
         self._process.pause()
         self._base.pause()
-        seed = self._session.draw_seed()
-        pool = self._pool
-        drawn = self._session.loaded.get_inputs(seed) if self._cheap else _resigned(pool[secrets.randbelow(POOL)])
-        self._inputs.write(memory.flatten(drawn)[1])
-        return drawn, seed
-
-
-def _resigned(drawn: list[Any]) -> list[Any]:
-    """Whole tensors change sign where their values range, so that no two calls of a pool need be alike."""
-
-    def sign(value: Any) -> Any:
-        if isinstance(value, Tensor) and inputs.varied(value) and secrets.randbelow(2):
-            return torch.neg(value)
-        return value
-
-    return list(tree_map(sign, drawn))
+        given = self._generator.fresh()
+        self._inputs.write(memory.flatten(given.inputs)[1])
+        return given
 
 
 def _disturbed(name: str, beside_us: float, alone_us: float) -> list[api.Flag]:

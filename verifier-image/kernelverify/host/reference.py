@@ -52,9 +52,10 @@ def make_draw(loaded: problem.LoadedProblem, model: nn.Module, gate: str, seed: 
     The problem's own inputs are never dropped: there the reference's error is the problem's.
     """
     own = gate in input_sets.OWN
-    own_inputs = loaded.get_inputs(seed)
+    inputs = input_sets.change(gate, loaded.get_inputs(seed), seed)
     try:
-        return _draw(loaded, model, gate, seed, own_inputs)
+        draw = draw_of(loaded, model, gate, inputs, seed)
+        _check(gate, draw.eager, draw.reference)
     except problem.ProblemError as error:
         if own:
             raise
@@ -63,38 +64,33 @@ def make_draw(loaded: problem.LoadedProblem, model: nn.Module, gate: str, seed: 
         if own:
             raise problem.ProblemError(f"on its own inputs {error}") from error
         return DroppedGate(name=gate, reason=str(error))
-
-
-def draw_of(loaded: problem.LoadedProblem, model: nn.Module, inputs: list[Any], seed: int) -> Draw:
-    """The answers for inputs that were drawn already, judged as the problem's own."""
-    return _draw(loaded, model, input_sets.OWN[0], seed, inputs)
+    return draw
 
 
 class _UnfitError(Exception):
     """The reference's answer on this set cannot be judged against."""
 
 
-def _draw(loaded: problem.LoadedProblem, model: nn.Module, gate: str, seed: int, own_inputs: list[Any]) -> Draw:
-    changed: Any = input_sets.change(gate, own_inputs, seed)
-    skeleton, eager = memory.flatten(loaded.forward(model, changed))
+def draw_of(loaded: problem.LoadedProblem, model: nn.Module, gate: str, inputs: list[Any], seed: int) -> Draw:
+    """The answers for inputs that were drawn already, judged as those of this gate."""
+    skeleton, eager = memory.flatten(loaded.forward(model, inputs))
     if not eager:
         raise problem.ProblemError(
             "Model.forward returned no tensor; return a tensor, or a tuple, list or dict of them"
         )
     eager = [t.detach().clone() for t in eager]
-    rule = tolerance.Rule(_constants(loaded, model, changed, eager), own_inputs=gate in input_sets.OWN)
+    rule = tolerance.Rule(_constants(loaded, model, inputs, eager), own_inputs=gate in input_sets.OWN)
     try:
         wide = _Wide(loaded, model)
-        reference = wide.run(changed)
-        sigma = _sensitivity(wide, changed, reference, eager, rule.constants.perturbation, seed)
+        reference = wide.run(inputs)
+        sigma = _sensitivity(wide, inputs, reference, eager, rule.constants.perturbation, seed)
     except problem.ProblemError:
         rule = tolerance.Rule(rule.constants, own_inputs=rule.own_inputs, fp64=False)
         wide = _Wide(loaded, model, dtype=torch.float32)
-        reference = wide.run(changed)
-        sigma = _sensitivity(wide, changed, reference, eager, rule.constants.perturbation, seed)
-    _check(gate, eager, reference)
-    aliases = tuple(_aliases(loaded, model, changed))
-    return Draw(gate, seed, changed, skeleton, eager, reference, sigma, rule, aliases)
+        reference = wide.run(inputs)
+        sigma = _sensitivity(wide, inputs, reference, eager, rule.constants.perturbation, seed)
+    aliases = tuple(_aliases(loaded, model, inputs))
+    return Draw(gate, seed, inputs, skeleton, eager, reference, sigma, rule, aliases)
 
 
 def _constants(
