@@ -12,7 +12,7 @@ import chart
 from chart import EVERYTHING
 from kernelsearch.api import validation
 from kernelsearch.api.model_server import ModelServer
-from kernelsearch.controller import cluster, handlers, settings
+from kernelsearch.controller import cluster, handlers, settings, uninstall
 from kernelsearch.controller.builders import model_server as build
 from kernelsearch.controller.builders import pods, runner
 from kernelsearch.controller.plan import model_server as model_plan
@@ -407,6 +407,20 @@ def test_uninstalling_runs_before_anything_goes_and_with_rights_of_its_own(rende
     assert account["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
     weights = [each["metadata"]["annotations"]["helm.sh/hook-weight"] for each in (account, job)]
     assert weights == ["0", "1"]
+
+
+def test_the_uninstall_knows_the_operators_pods_and_may_do_what_it_does(rendered):
+    job = rendered.one("Job", "kernelsearch-operator-uninstall")["spec"]["template"]["spec"]
+    arguments = job["containers"][0]["args"]
+    told = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    pods_ = operator(rendered)["metadata"]["labels"]
+    granted = [role for role in roles(rendered) if role["metadata"]["name"].endswith("-uninstall")]
+
+    assert pods_[uninstall.INSTANCE] == told["--release"]
+    assert dict(each.split("=") for each in uninstall.OPERATOR.split(",")).items() <= pods_.items()
+    for plural in handlers.OURS.values():
+        needed = {(cluster.OURS, plural, verb) for verb in ("get", "list", "patch")}
+        assert any(needed <= allowed(role["rules"]) for role in granted)
 
 
 def test_the_uninstalls_pod_is_not_taken_for_the_operators(rendered):

@@ -122,12 +122,13 @@ def operate(verbose: bool) -> None:
 @main.command("uninstall")
 @click.option("--namespace", required=True, help="The operator's own.")
 @click.option("--deployment", required=True, help="Its name.")
+@click.option("--release", required=True, help="Helm's name of the installation, by which its pods are known.")
 @click.option("--watched", default="", help="Namespaces that it watches, comma separated. [all]")
-def uninstall(namespace: str, deployment: str, watched: str) -> None:
+def uninstall(namespace: str, deployment: str, release: str, watched: str) -> None:
     """Stop an operator and remove its finalizers, so that nothing is stuck without it. Objects stay."""
     from kernelsearch.cli import operator
 
-    sys.exit(operator.uninstall(namespace, deployment, tuple(filter(None, watched.split(",")))))
+    sys.exit(operator.uninstall(namespace, deployment, release, tuple(filter(None, watched.split(",")))))
 
 
 @main.command("smoke-test")

@@ -14,12 +14,12 @@ FORMAT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 STOPPED, UNSOLVED, UNUSABLE, NO_CLUSTER = 0, 1, 2, 3
 
 
-def uninstall(namespace: str, deployment: str, watched: tuple[str, ...]) -> int:
+def uninstall(namespace: str, deployment: str, release: str, watched: tuple[str, ...]) -> int:
     """The exit code."""
 
     async def work() -> None:
         async with cluster.connect() as server:
-            await remove.run(server, namespace, deployment, watched)
+            await remove.run(server, namespace, deployment, release, watched)
 
     logging.basicConfig(level=logging.INFO, format=FORMAT)
     try:

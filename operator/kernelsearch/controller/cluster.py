@@ -195,11 +195,14 @@ class ApiServer:
         except _NotFoundError:
             return
 
-    async def patch(self, kind: Kind, body: Manifest, patch: Manifest) -> Manifest:
-        """A merge patch onto the object as it was read; ConflictError when it has changed since."""
+    async def patch(self, kind: Kind, body: Manifest, patch: Manifest) -> Manifest | None:
+        """A merge patch onto the object as it was read; None when it is gone, ConflictError when it has changed."""
         metadata = {**patch.get("metadata", {}), "resourceVersion": body["metadata"]["resourceVersion"]}
         path = kind.path(body["metadata"]["namespace"], body["metadata"]["name"])
-        return await self._merge(path, {**patch, "metadata": metadata})
+        try:
+            return await self._merge(path, {**patch, "metadata": metadata})
+        except _NotFoundError:
+            return None
 
     async def scale(self, kind: Kind, namespace: str, name: str, replicas: int) -> None:
         """How many pods it should have; one that is not there needs none."""
