@@ -70,6 +70,17 @@ def test_series_are_bounded_and_the_rest_is_counted():
     assert found["kernelsearch_searches_dropped"] == {(): 3}
 
 
+def test_what_ended_long_ago_makes_room_for_what_runs():
+    over = {"conditions": [{"type": "Complete", "status": "True"}]}
+    ended = [search(f"s{n:04}", completionTime=f"2026-01-01T00:00:00.{n:06}Z", **over) for n in range(1000)]
+
+    found = exported(*ended, search("runs", phase="Running"))
+
+    shown = {dict(labels)["name"] for labels in found["kernelsearch_search_info"]}
+    assert "runs" in shown
+    assert {each["metadata"]["name"] for each in ended} - shown == {"s0000"}
+
+
 def test_a_series_is_born_at_zero():
     registry = CollectorRegistry()
     metrics.OperatorMetrics(registry)

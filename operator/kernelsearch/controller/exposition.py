@@ -18,7 +18,7 @@ from kernelsearch.controller.observe import Observer
 from kernelsearch.controller.plan import clocks, conditions
 
 MOST_SEARCHES = 1000
-"""Series of single searches; beyond it they are dropped and counted."""
+"""Series of single searches; beyond it they are dropped and counted: those first that ended longest ago."""
 NO_RESULTS = {"total", "inFlight", "infrastructure"}
 """Counts beside the verdicts: a sum over all results is the number of attempts."""
 
@@ -32,12 +32,18 @@ class Exposition(Collector):
     def collect(self) -> Iterator[Metric]:
         searches = self._observer.all("KernelSearch")
         yield _by_phase(searches)
-        yield from _single(searches[:MOST_SEARCHES])
+        yield from _single(sorted(searches, key=_interest, reverse=True)[:MOST_SEARCHES])
         dropped = GaugeMetricFamily("kernelsearch_searches_dropped", "Searches without series of their own.")
         dropped.add_metric([], max(0, len(searches) - MOST_SEARCHES))
         yield dropped
         for kind, prefix in (("ModelServer", "model_server"), ("VerifierPool", "verifier_pool")):
             yield from _shared(self._observer.all(kind), prefix)
+
+
+def _interest(search: Manifest) -> tuple[bool, str]:
+    """Greater for what somebody looks at: what has not ended, then what ended last."""
+    status = search.get("status") or {}
+    return not conditions.holds(status, "Complete"), str(status.get("completionTime", ""))
 
 
 def _by_phase(searches: list[Manifest]) -> Metric:
