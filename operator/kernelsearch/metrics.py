@@ -15,6 +15,11 @@ VERDICTS = (
     *("no_code", "truncated"),
 )
 SERVICES = ("model", "verifier", "store", "archive", "progress")
+RECONCILED = ("KernelSearch", "ModelServer", "VerifierPool")
+WATCHED = (
+    *RECONCILED,
+    *("Pod", "Service", "ConfigMap", "ServiceAccount", "Deployment", "NetworkPolicy", "Role", "RoleBinding"),
+)
 SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600)
 
 
@@ -85,8 +90,9 @@ class OperatorMetrics:
         )
         build = Gauge("kernelsearch_build_info", "Always 1.", ["version"], registry=registry)
         build.labels(kernelsearch.__version__).set(1)
-        for kind in ("KernelSearch", "ModelServer", "VerifierPool"):
+        for kind in WATCHED:
             self.stalled.labels(kind)
+        for kind in RECONCILED:
             for result in ("ok", "conflict", "error"):
                 self.reconciles.labels(kind, result)
         for reason in FINISHED:  # `increase()` does not see a series that is born at 1

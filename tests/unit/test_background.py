@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kernelsearch.controller import background
+from kernelsearch import metrics
+from kernelsearch.controller import background, handlers
+from kernelsearch.controller.builders import names
 from kernelsearch.controller.cluster import KINDS, ClusterError
 from kernelsearch.controller.exposition import Health
 from kernelsearch.controller.observe import Name, Observer
@@ -18,24 +20,29 @@ def search(name, version="1", *, over=False, **spec):
     return {"kind": "KernelSearch", "metadata": metadata, "spec": spec, "status": {"conditions": conditions}}
 
 
+def child(kind, version="1"):
+    return {"kind": kind, "metadata": {"uid": f"uid-{kind}", "resourceVersion": version}}
+
+
 def observer(*bodies, children=()):
     seen = Observer()
     seen.ours = {Name("KernelSearch", "n", each["metadata"]["name"]): [each] for each in bodies}
-    seen.children = {Name("KernelSearch", "n", name): [{"kind": kind}] for name, kind in children}
+    seen.children = {Name("KernelSearch", "n", name): [child(kind)] for name, kind in children}
     return seen
 
 
 class Versions:
-    """A server that knows the versions of objects."""
+    """A server that knows the versions of objects of one kind."""
 
-    def __init__(self, **versions):
-        self.versions_of, self.down = versions, False
+    def __init__(self, kind="KernelSearch", **versions):
+        self.kind, self.versions_of, self.down = KINDS[kind], versions, False
+        self.asked = []
 
-    async def versions(self, kind, _namespace):
+    async def versions(self, kind, namespace, selector):
+        self.asked.append((kind.name, namespace, selector))
         if self.down:
             raise ClusterError("gone")
-        ours = self.versions_of if kind == KINDS["KernelSearch"] else {}
-        return {f"uid-{name}": version for name, version in ours.items()}
+        return {f"uid-{name}": version for name, version in self.versions_of.items() if kind == self.kind}
 
 
 @pytest.mark.parametrize("trouble", [ClusterError("gone"), KeyError("issuer")])
@@ -66,6 +73,41 @@ async def test_a_version_that_stays_unseen_means_a_dead_watch():
     await look.look(())
 
     assert "KernelSearch" in health.trouble
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Deployment", "ConfigMap", "NetworkPolicy", "Role", "VerifierPool"])
+async def test_each_kind_has_a_watch_of_its_own_that_may_die(kind):
+    server = Versions(kind, **{kind: "2"})
+    seen = observer(search("a"), children=[("a", kind)])
+    look, health = check(server, seen)
+
+    await look.look(())
+    await look.look(())
+    assert f"the watch of {kind} is dead" in health.trouble
+
+    look, health = check(server, seen)
+    seen.children = {Name("KernelSearch", "n", "a"): [child(kind, "2")]}
+    await look.look(())
+    await look.look(())
+    assert not health.trouble
+
+
+async def test_every_stream_is_asked_for_once_and_for_what_the_index_keeps_only():
+    server = Versions()
+    look, _ = check(server, observer())
+
+    await look.look(("x", "y"))
+
+    streams = {*handlers.OURS.values(), *(plural for _, plural in handlers.CHILDREN)}
+    assert {KINDS[kind].plural for kind, *_ in server.asked} == streams
+    assert len(server.asked) == 2 * len(streams)
+    for kind, _, selector in server.asked:
+        # A Pod that merely bears our managed-by label is in no index: it must not look like one that was missed.
+        assert (names.OWNER_NAME in selector) == (kind not in handlers.OURS)
+
+
+def test_every_watch_has_its_series():
+    assert {kind.name for kind in background.WATCHED} == set(metrics.WATCHED)
 
 
 async def test_a_version_that_arrives_late_is_no_trouble_and_neither_is_an_unreachable_server():

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Protocol
 
-from kernelsearch.controller.cluster import KINDS, Cluster, ClusterError
+from kernelsearch.controller import handlers
+from kernelsearch.controller.builders import names
+from kernelsearch.controller.cluster import KINDS, Cluster, ClusterError, Kind
 from kernelsearch.controller.exposition import Health
 from kernelsearch.controller.observe import Name, Observer
 from kernelsearch.controller.plan import conditions
@@ -17,7 +19,13 @@ log = logging.getLogger(__name__)
 KEYS_S = 300.0
 CHECK_S = 60.0
 SWEEP_S = 30.0
-OURS = ("KernelSearch", "ModelServer", "VerifierPool")
+OWNED = f"{handlers.SELECTOR},{names.OWNER_KIND},{names.OWNER_NAME}"
+"""What the index keeps of other kinds: a stranger's object without the owner's labels would look like one missed."""
+WATCHED = {
+    **{kind: "" for kind in KINDS.values() if handlers.OURS.get(kind.name) == kind.plural},
+    **{kind: OWNED for kind in KINDS.values() if (kind.group, kind.plural) in handlers.CHILDREN},
+}
+"""Every kind of which kopf has a stream, and the labels of the objects that it should have brought."""
 
 
 class Texts(Protocol):
@@ -51,33 +59,36 @@ class WatchCheck:
 
     def __init__(self, cluster: Cluster, observer: Observer, health: Health, metrics: OperatorMetrics) -> None:
         self._cluster, self._observer, self._health, self._metrics = cluster, observer, health, metrics
-        self._unseen: dict[str, set[tuple[str, str]]] = {}
+        self._unseen: dict[Kind, set[tuple[str, str]]] = {}
 
     async def look(self, namespaces: tuple[str, ...]) -> None:
         """One round. A version that was already unseen a round ago means that the stream is dead."""
-        for kind in OURS:
-            try:
-                versions = await self._versions(kind, namespaces)
-            except ClusterError as error:
-                self._metrics.unreachable.inc()
-                log.warning("the API server cannot be asked about %s: %s", kind, error)
-                continue
-            unseen = self._not_in_index(kind, versions)
-            if unseen & self._unseen.get(kind, set()):
-                self._metrics.stalled.labels(kind).inc()
-                self._health.trouble = f"the watch of {kind} is dead: a change of {CHECK_S:.0f} s ago has not arrived\n"
-                log.error("%s", self._health.trouble.strip())
-            self._unseen[kind] = unseen
+        there = {kind: await self._versions(kind, selector, namespaces) for kind, selector in WATCHED.items()}
+        seen = self._observer.versions()
+        for kind, versions in there.items():
+            if versions is not None:
+                self._compare(kind, {(uid, version) for uid, version in versions.items() if seen.get(uid) != version})
 
-    async def _versions(self, kind: str, namespaces: tuple[str, ...]) -> Mapping[str, str]:
+    async def _versions(self, kind: Kind, selector: str, namespaces: tuple[str, ...]) -> Mapping[str, str] | None:
+        """None when the server cannot be asked: that says nothing about a watch."""
         found: dict[str, str] = {}
-        for namespace in namespaces or (None,):
-            found |= await self._cluster.versions(KINDS[kind], namespace)
+        try:
+            for namespace in namespaces or (None,):
+                found |= await self._cluster.versions(kind, namespace, selector)
+        except ClusterError as error:
+            self._metrics.unreachable.inc()
+            log.warning("the API server cannot be asked about %s: %s", kind.name, error)
+            return None
         return found
 
-    def _not_in_index(self, kind: str, versions: Mapping[str, str]) -> set[tuple[str, str]]:
-        seen = {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in self._observer.all(kind)}
-        return {(uid, version) for uid, version in versions.items() if seen.get(uid) != version}
+    def _compare(self, kind: Kind, unseen: set[tuple[str, str]]) -> None:
+        if unseen & self._unseen.get(kind, set()):
+            self._metrics.stalled.labels(kind.name).inc()
+            self._health.trouble = (
+                f"the watch of {kind.name} is dead: a change of {CHECK_S:.0f} s ago has not arrived\n"
+            )
+            log.error("%s", self._health.trouble.strip())
+        self._unseen[kind] = unseen
 
 
 class Sweeper:

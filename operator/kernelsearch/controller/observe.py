@@ -52,6 +52,11 @@ class Observer:
     def all(self, kind: str) -> list[Manifest]:
         return [body for name in list(self.ours) if name.kind == kind for body in self.ours.get(name, ())]
 
+    def versions(self) -> dict[str, str]:
+        """Resource version by UID of everything that the watches have brought."""
+        everything = [*_everything(self.children), *_everything(self.ours)]
+        return {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in everything}
+
     def labelled(self, name: Name) -> list[Manifest]:
         """Everything that carries the owner's labels, pods of its Deployments included."""
         return list(self.children.get(name, ()))
@@ -87,6 +92,10 @@ class Observer:
             now,
             trouble,
         )
+
+
+def _everything(index: Index) -> Iterable[Manifest]:
+    return (body for name in list(index) for body in index.get(name, ()))
 
 
 def own(labelled: Iterable[Manifest], owner_uid: str) -> dict[Key, Manifest]:
