@@ -73,6 +73,8 @@ def test_helm_finds_no_fault(case, tmp_path):
         ({"policy": {"maxReplicas": 0}}, "maxReplicas"),
         ({"policy": {"allowedEndpointHosts": ["https://example.com"]}}, "allowedEndpointHosts"),
         ({"networkPolicy": {"apiServerCIDRs": ["10.0.0.1"]}}, "apiServerCIDRs"),
+        ({"networkPolicy": {"externalPorts": [0]}}, "externalPorts"),
+        ({"proxy": {"https": "proxy.example.com:3128"}}, "proxy"),
         ({"presets": {"mine": {"engin": "vllm"}}}, "engin"),
         ({"metrics": {"podMonitor": {"interval": 30}}}, "interval"),
         ({"runner": {"resources": {"request": {}}}}, "request"),
@@ -176,6 +178,9 @@ def test_a_proxy_is_for_what_leaves_the_cluster_only(tmp_path):
         without = set(proxy["NO_PROXY"].split(","))
         assert without >= {".svc", "localhost", "$(KUBERNETES_SERVICE_HOST)", "example.com"}
     assert policy.verifier.env == ()
+    told = policy.network_policy.proxy
+    assert (told.http, told.https) == ("", "http://proxy.example.com:3128")
+    assert told.no_proxy == proxy["NO_PROXY"]
 
 
 def test_another_configuration_is_another_pod(tmp_path):

@@ -47,12 +47,15 @@ imagePullSecrets:
 
 {{- /* The proxy as environment. The kubelet puts the API server's address in: Services of the cluster are in no domain
      when they are asked by address. Lower case too: tools disagree about which of the two they read. */}}
+{{- define "kernelsearch.noProxy" -}}
+{{- $without := list "localhost" "127.0.0.1" ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" }}
+{{- concat $without (compact (splitList "," .Values.proxy.noProxy)) | join "," }}
+{{- end }}
 {{- define "kernelsearch.proxy" -}}
+{{- $without := include "kernelsearch.noProxy" . }}
 {{- with .Values.proxy }}
 {{- if or .http .https }}
-{{- $without := list "localhost" "127.0.0.1" ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" }}
-{{- $without = concat $without (compact (splitList "," .noProxy)) }}
-{{- range $name, $value := dict "HTTP_PROXY" .http "HTTPS_PROXY" .https "NO_PROXY" (join "," $without) }}
+{{- range $name, $value := dict "HTTP_PROXY" .http "HTTPS_PROXY" .https "NO_PROXY" $without }}
 {{- if $value }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 - {name: {{ lower $name }}, value: {{ $value | quote }}}
@@ -71,7 +74,11 @@ imagePullSecrets:
 {{- $_ := set $roles $role (merge (dict "env" (concat $proxy $values.env)) $values) }}
 {{- end }}
 {{- $pods := dict "imagePullPolicy" .Values.image.pullPolicy "imagePullSecrets" .Values.imagePullSecrets }}
-{{- toYaml (merge $pods $roles (dict "networkPolicy" .Values.networkPolicy) .Values.policy) }}
+{{- $network := .Values.networkPolicy }}
+{{- if $proxy }}
+{{- $network = merge (dict "proxy" (merge (dict "noProxy" (include "kernelsearch.noProxy" .)) .Values.proxy)) $network }}
+{{- end }}
+{{- toYaml (merge $pods $roles (dict "networkPolicy" $network) .Values.policy) }}
 {{- end }}
 {{- define "kernelsearch.configuration" -}}
 presets.yaml: |

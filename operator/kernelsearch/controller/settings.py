@@ -6,11 +6,13 @@ object's author cannot lower.
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kernelsearch.controller.manifest import Manifest
@@ -24,24 +26,62 @@ class _Values(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
+def _cidr(text: str) -> str:
+    ip_network(text, strict=False)
+    return text
+
+
+def _proxy_url(text: str) -> str:
+    """Empty, or what a rule can be made of."""
+    at = urlsplit(text)
+    if text and (at.scheme not in {"http", "https"} or not at.hostname or at.port == 0):
+        raise ValueError(f"{text} is no proxy's URL; write http://HOST:PORT")
+    return text
+
+
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
+
+
+class Proxy(_Values):
+    """What stands between runners or model servers and the outside; the chart puts the same into their environment."""
+
+    http: ProxyUrl = ""
+    """For addresses without TLS. Empty: none."""
+    https: ProxyUrl = ""
+    """For addresses with TLS. Empty: none."""
+    no_proxy: str = ""
+    """Hosts that are reached directly, comma separated."""
+
+
 class NetworkPolicies(_Values):
     """What may be reached from where."""
 
     enabled: bool = True
-    api_server_cidrs: tuple[str, ...] = Field(("0.0.0.0/0",), alias="apiServerCIDRs")
+    api_server_cidrs: tuple[Cidr, ...] = Field(("0.0.0.0/0",), alias="apiServerCIDRs")
     """Where the API server's endpoints are; ports are matched after address translation, so a Service's address does
     not help."""
-    api_server_ports: tuple[int, ...] = (443, 6443)
-    external_cidrs: tuple[str, ...] = Field(("0.0.0.0/0",), alias="externalCIDRs")
+    api_server_ports: tuple[Port, ...] = (443, 6443)
+    external_cidrs: tuple[Cidr, ...] = Field(("0.0.0.0/0",), alias="externalCIDRs")
     """Where endpoints, sources and archives outside the cluster are."""
-    external_except: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")
+    external_except: tuple[Cidr, ...] = (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
+        *("fc00::/7", "fe80::/10"),
+    )
     """Private and link-local ranges, where clouds keep their metadata and credentials."""
+    external_ports: tuple[Port, ...] = (443,)
+    """Theirs, after address translation."""
+    proxy: Proxy = Proxy()
     scrape_from: tuple[Manifest, ...] = ()
     """NetworkPolicy peers that may read metrics."""
     dns_from: tuple[Manifest, ...] = (
         {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}},
+        {"ipBlock": {"cidr": "169.254.20.10/32"}},
     )
-    """NetworkPolicy peers that answer DNS."""
+    """NetworkPolicy peers that answer DNS: the cluster's pods, and the address of NodeLocal DNSCache."""
+    dns_ports: tuple[Port, ...] = (53,)
+    """Theirs, after address translation."""
 
 
 class PodDefaults(_Values):

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.spec import KernelSearchSpec
-from kernelsearch.controller.builders import names, network, owned, runner
+from kernelsearch.controller.builders import names, network, owned, reach, runner
 from kernelsearch.controller.manifest import Key, Manifest
 from kernelsearch.controller.plan import clocks, conditions, outcome, pods, readiness
 from kernelsearch.controller.plan.clocks import Clocks
@@ -79,6 +79,8 @@ def faults(search: KernelSearch, settings: Settings) -> Iterator[str]:
     if endpoint and policy.allowed_endpoint_hosts and not _allowed(endpoint.url, policy.allowed_endpoint_hosts):
         hosts = ", ".join(policy.allowed_endpoint_hosts)
         yield f"spec.model.endpoint.url: {urlsplit(endpoint.url).hostname} is not allowed here; allowed are {hosts}"
+    if endpoint:
+        yield from reach.faults(endpoint.url, policy.network_policy, "spec.model.endpoint.url")
     serve = spec.model.serve
     if serve and serve.preset and serve.preset not in settings.presets:
         known = ", ".join(sorted(settings.presets)) or "none"
