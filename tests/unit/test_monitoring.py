@@ -113,6 +113,14 @@ def test_the_rule_is_the_file_with_links_to_your_runbooks(tmp_path):
     assert made["spec"] == yaml.safe_load(text)
 
 
+def test_without_a_place_of_runbooks_no_alert_has_a_dead_link(tmp_path):
+    (made,) = chart.render(tmp_path, {"metrics": ON}).all("PrometheusRule")
+
+    made_rules = [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+    assert [each["alert"] for each in made_rules] == [each["alert"] for each in rules()]
+    assert all("summary" in each["annotations"] and "runbook_url" not in each["annotations"] for each in made_rules)
+
+
 # ---- dashboards ----
 
 
