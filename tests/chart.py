@@ -36,7 +36,18 @@ EVERYTHING: dict[str, Any] = {
         "requireRuntimeClass": "gvisor",
         "maxReplicas": 4,
     },
-    "networkPolicy": {"apiServerCIDRs": ["10.0.0.1/32"], "scrapeFrom": [{"namespaceSelector": {}}]},
+    "networkPolicy": {
+        "apiServerCIDRs": ["10.0.0.1/32"],
+        "externalPorts": [443, 8443],
+        "scrapeFrom": [{"namespaceSelector": {}}],
+        "dnsPorts": [5353],
+    },
+    "runner": {
+        "nodeSelector": {"role": "searches"},
+        "tolerations": [{"key": "searches", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "searches",
+    },
     "verifier": {"extraVolumes": [{"name": "x"}], "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]},
     "metrics": {
         "serviceMonitor": {"enabled": True, "additionalLabels": {"release": "prometheus"}},

@@ -7,6 +7,7 @@ from kernelsearch.api.model_server import ModelServer
 from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller.builders import model_server, network, owned, runner, template, verifier_pool
 from kernelsearch.controller.plan import model_server as plan_model
+from kernelsearch.controller.settings import RunnerDefaults
 
 BODY = search()
 OWNER = {"apiVersion": "kernelsearch.dev/v1alpha1", "metadata": {"name": "demo", "namespace": "ns", "uid": "u1"}}
@@ -142,6 +143,18 @@ def test_a_verifier_may_reach_nobody():
     owner, _ = pool()
 
     assert network.verifier(owner, SETTINGS.policy.network_policy)["spec"]["egress"] == []
+
+
+def test_a_runner_stands_where_the_installation_puts_it():
+    placed = {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "p"}
+    defaults = RunnerDefaults(**placed)
+    policy = SETTINGS.policy.model_copy(update={"runner": defaults})
+    settings = SETTINGS.model_copy(update={"policy": policy})
+
+    spec = runner.pod(BODY, read(BODY), settings, "http://model/v1", "pool.ns.svc:8000", 0)["spec"]
+
+    assert {name: spec[name] for name in placed} == placed
+    assert "affinity" not in spec
 
 
 def test_sugar_becomes_an_object_of_the_searchs_name():

@@ -14,7 +14,7 @@ from kernelsearch.api import validation
 from kernelsearch.api.model_server import ModelServer
 from kernelsearch.controller import cluster, handlers, settings, uninstall
 from kernelsearch.controller.builders import model_server as build
-from kernelsearch.controller.builders import pods, runner
+from kernelsearch.controller.builders import pods, runner, template
 from kernelsearch.controller.plan import model_server as model_plan
 
 pytestmark = [pytest.mark.needs("go"), pytest.mark.timeout(900)]  # helm is built where it is not there yet
@@ -159,6 +159,14 @@ def test_every_value_of_the_policy_arrives(tmp_path):
     assert policy.max_replicas == 4
     assert policy.network_policy.api_server_cidrs == ("10.0.0.1/32",)
     assert policy.network_policy.scrape_from == ({"namespaceSelector": {}},)
+    assert policy.network_policy.external_ports == (443, 8443)
+    assert policy.network_policy.dns_ports == (5353,)
+    assert policy.runner.placement() == {
+        "nodeSelector": {"role": "searches"},
+        "tolerations": [{"key": "searches", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "searches",
+    }
     assert policy.image_pull_secrets == ("registry",)
     assert policy.image_pull_policy == "Always"
     assert policy.verifier.extra_volume_mounts == ({"name": "x", "mountPath": "/x"},)
@@ -451,7 +459,20 @@ def test_helm_test_searches_as_the_quickstart_does(tmp_path, root):
 
     example = yaml.safe_load((root / "examples/quickstart.yaml").read_text())["spec"]
     assert validation.read(search).spec.budget.target_speedup == "0.001"
+    search["spec"]["verifiers"]["serve"].pop("podTemplate")
     assert {**search["spec"], "budget": {}} == {**example, "budget": {}}
+
+
+def test_helm_test_fits_a_laptop_and_stands_where_runners_do(tmp_path):
+    _, search = smoke(chart.render(tmp_path, EVERYTHING))
+
+    served = [search["spec"][part]["serve"]["podTemplate"] for part in ("model", "verifiers")]
+    for each in served:
+        assert list(template.faults(each, "podTemplate")) == []
+        assert each["spec"]["tolerations"] == EVERYTHING["runner"]["tolerations"]
+        (container,) = each["spec"]["containers"]
+        assert int(container["resources"]["limits"]["cpu"]) <= 2
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
 
 
 def test_helm_test_waits_for_as_long_as_the_search_may_take(tmp_path):

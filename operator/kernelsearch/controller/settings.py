@@ -93,10 +93,25 @@ class PodDefaults(_Values):
     env: tuple[Manifest, ...] = ()
 
 
-def _resources(cpu: str, memory: str) -> PodDefaults:
+class RunnerDefaults(PodDefaults):
+    """And where runners stand: a search has a pod template for its model and its verifiers, and none for them."""
+
+    node_selector: Manifest = {}
+    tolerations: tuple[Manifest, ...] = ()
+    affinity: Manifest = {}
+    priority_class_name: str = ""
+
+    def placement(self) -> Manifest:
+        """Fields of a pod's spec; what is empty is left to the cluster."""
+        fields = {"node_selector", "tolerations", "affinity", "priority_class_name"}
+        placed = self.model_dump(by_alias=True, include=fields, mode="json")
+        return {name: value for name, value in placed.items() if value}
+
+
+def _resources(cpu: str, memory: str) -> Manifest:
     """Requests and limits alike: a CPU quota below the request spoils timing, memory beyond it kills strangers."""
     amounts = {"cpu": cpu, "memory": memory}
-    return PodDefaults(resources={"requests": amounts, "limits": amounts})
+    return {"requests": amounts, "limits": amounts}
 
 
 class Policy(_Values):
@@ -111,8 +126,8 @@ class Policy(_Values):
     """RuntimeClass of verifier pods, such as gVisor's, that an object cannot replace. Empty: none required."""
     max_replicas: Annotated[int, Field(ge=1)] = 64
     network_policy: NetworkPolicies = NetworkPolicies()
-    runner: PodDefaults = _resources("250m", "512Mi")
-    verifier: PodDefaults = _resources("4", "16Gi")
+    runner: RunnerDefaults = RunnerDefaults(resources=_resources("250m", "512Mi"))
+    verifier: PodDefaults = PodDefaults(resources=_resources("4", "16Gi"))
     model: PodDefaults = PodDefaults()
     image_pull_secrets: tuple[str, ...] = ()
     image_pull_policy: str = "IfNotPresent"

@@ -97,6 +97,7 @@ def pod(
         serviceAccountName=names.runner(name),
         terminationGracePeriodSeconds=GRACE_SECONDS,
         volumes=[scratch, *(each.volume for each in files), *policy.runner.extra_volumes],
+        **policy.runner.placement(),
     )
     return made
 
