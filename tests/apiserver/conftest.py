@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -80,9 +81,16 @@ class Operator:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Returns when it can be told to stop: a signal that comes earlier just ends the interpreter."""
         with self.log.open("a") as log:
+            before = log.tell()
             command = [sys.executable, "-m", "kernelsearch.cli", "operator"]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while "Initial authentication has finished" not in (said := self.log.read_bytes()[before:].decode()):
+            assert self.process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """As a node that vanishes would."""
@@ -99,22 +107,54 @@ PRESETS = {"replay-quickstart": {"engine": "custom", "image": "operator", "args"
 
 @pytest.fixture(scope="session")
 def operator(control_plane: machine.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    folder = tmp_path_factory.mktemp("operator")
+    """Of every namespace."""
+    control_plane.kubectl("create", "namespace", chart.NAMESPACE)
+    started = _operator(control_plane, chart.NAMESPACE, tmp_path_factory.mktemp("operator"))
+    started.start()
+    yield started
+    _ended_well(started)
+
+
+@pytest.fixture
+def without_operator(operator: Operator) -> Iterator[None]:
+    """As after its pod has ended."""
+    assert operator.stop() == 0
+    yield
+    operator.start()
+
+
+@pytest.fixture
+def namespaced(
+    without_operator: None,  # noqa: ARG001 - one at a time
+    namespace: Namespace,
+    tmp_path: Path,
+) -> Iterator[Operator]:
+    """Of this namespace alone, with no right elsewhere."""
+    started = _operator(namespace.cluster, namespace.name, tmp_path, namespace.name)
+    started.start()
+    yield started
+    _ended_well(started)
+
+
+def _operator(cluster: machine.Cluster, home: str, folder: Path, *watched: str) -> Operator:
+    """Not started yet; `home` is the namespace of its account."""
     (folder / "presets.yaml").write_text(json.dumps(PRESETS))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {
-        **control_plane.environment,
-        "KUBECONFIG": str(_as_the_chart_has_it(control_plane, folder)),
+        **cluster.environment,
+        "KUBECONFIG": str(_as_the_chart_has_it(cluster, home, folder, watched)),
         "KERNELSEARCH_OPERATOR_IMAGE": "kernelsearch:test",
         "KERNELSEARCH_VERIFIER_IMAGE": "kernelverify:test",
+        "KERNELSEARCH_WATCH_NAMESPACES": ",".join(watched),
         "KERNELSEARCH_PRESETS_FILE": str(folder / "presets.yaml"),
         "KERNELSEARCH_PORT": str(port),
         "PYTHONWARNINGS": "",
     }
-    started = Operator(environment, folder / "log")
-    started.start()
-    yield started
+    return Operator(environment, folder / "log")
+
+
+def _ended_well(started: Operator) -> None:
     code = started.stop()
     log = started.log.read_text()
     assert code == 0, log[-3000:]
@@ -122,12 +162,11 @@ def operator(control_plane: machine.Cluster, tmp_path_factory: pytest.TempPathFa
     assert "forbidden" not in log.lower(), log[-6000:]
 
 
-def _as_the_chart_has_it(cluster: machine.Cluster, folder: Path) -> Path:
+def _as_the_chart_has_it(cluster: machine.Cluster, home: str, folder: Path, watched: tuple[str, ...]) -> Path:
     tools.program(tools.HELM)  # built where it is not there: without it a whole file of tests would be skipped
-    rendered = chart.render(folder)
-    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+    rendered = chart.render(folder, {"watchNamespaces": list(watched)}, ["-n", home])
+    kinds = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
     rights = [each for kind in kinds for each in rendered.all(kind, **{"app.kubernetes.io/component": "operator"})]
-    cluster.kubectl("create", "namespace", chart.NAMESPACE)
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": rights})
-    cluster.kubectl("-n", chart.NAMESPACE, "apply", "-f", "-", stdin=text)
-    return cluster.kubeconfig_of(chart.NAMESPACE, "kernelsearch-operator")
+    cluster.kubectl("-n", home, "apply", "-f", "-", stdin=text)
+    return cluster.kubeconfig_of(home, "kernelsearch-operator")

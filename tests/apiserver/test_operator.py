@@ -3,6 +3,7 @@
 import json
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -16,6 +17,15 @@ pytestmark = [pytest.mark.needs("own_cluster"), pytest.mark.timeout(180), pytest
 @pytest.fixture
 def quickstart(root):
     return yaml.safe_load((root / "examples/quickstart.yaml").read_text())
+
+
+@pytest.fixture
+def elsewhere(namespace):
+    """A second namespace."""
+    other = replace(namespace, name=f"{namespace.name}-other")
+    namespace.cluster.kubectl("create", "namespace", other.name)
+    yield other
+    namespace.cluster.kubectl("delete", "namespace", other.name, "--wait=false")
 
 
 def eventually(look, seconds=20.0):
@@ -239,6 +249,22 @@ def test_a_finished_search_goes_when_its_time_to_live_ends(namespace, quickstart
     publish(namespace, outcome={"reason": "NoCorrectKernel", "message": "none"})
 
     eventually(lambda: not exists(namespace, "ksearch", "quickstart"), 60)
+
+
+def test_an_operator_of_one_namespace_serves_it_and_no_other(namespaced, namespace, elsewhere, quickstart):
+    elsewhere.apply(quickstart)
+    run(namespace, quickstart)
+    namespace.kubectl("delete", "service", "quickstart-verifier")
+    eventually(lambda: exists(namespace, "service", "quickstart-verifier"))
+
+    publish(namespace, attempts={"correct": 1}, outcome={"reason": "TargetReached", "message": "fast"})
+    ended = when(namespace, complete)
+
+    assert ended["status"]["phase"] == "Succeeded"
+    assert not elsewhere.get("ksearch", "quickstart").get("status")
+    assert namespaced.process.poll() is None
+    # Each kind is asked for at the start to check its watch: here by a Role only.
+    assert "cannot be asked" not in namespaced.log.read_text()
 
 
 def test_metrics_and_health_are_served(operator, namespace, quickstart):
