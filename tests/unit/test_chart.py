@@ -512,6 +512,7 @@ def test_the_notes_say_what_to_do_next_and_what_is_open(tmp_path):
         "rollout status deployment/kernelsearch-operator",
         "helm test kernelsearch -n team",
         "every namespace",
+        "asks for 4 CPUs and 16Gi on one node",
     ):
         assert words in said
     for warning in ("only where the cluster's network plugin", "apiServerCIDRs", "allowedEndpointHosts"):
