@@ -237,6 +237,29 @@ def test_a_runner_that_ended_is_replaced_after_its_backoff():
     assert made["metadata"]["annotations"]["kernelsearch.dev/restarts"] == "1"
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"phase": "Failed", "reason": "NodeShutdown", "conditions": []},
+        {"phase": "Failed", "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp(4)}]},
+    ],
+    ids=["refused by its node", "evicted before its start"],
+)
+def test_a_runner_whose_container_never_started_is_replaced_too(status):
+    early = plan(seen(search(running()), 0.5, pod(**status)))
+    found = plan(seen(search(running()), 6, pod(**status)))
+
+    assert early.remove == frozenset()
+    assert found.remove == {RUNNER}
+
+
+def test_a_pod_without_any_time_is_replaced_at_once():
+    nameless = pod(phase="Failed", conditions=[])
+    del nameless["metadata"]["creationTimestamp"]
+
+    assert plan(seen(search(running()), 0, nameless)).remove == {RUNNER}
+
+
 def test_a_runner_that_lived_long_has_not_failed_in_succession():
     found = plan(seen(search(running()), 61, pod(**ended(61), restarts=5)))
 

@@ -32,6 +32,8 @@ class Pod:
     restarts: int
     created: datetime | None
     ended: datetime | None
+    """When its container did, or, where the kubelet kept no container's end (it refused or evicted the pod, its node is
+    gone), when something was last noted about it."""
     exit_code: int | None
 
 
@@ -39,25 +41,30 @@ def read(manifest: Mapping[str, Any]) -> Pod:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     states: list[dict[str, Any]] = [each.get("state") or {} for each in status.get("containerStatuses") or ()]
     ended: dict[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
-    phase = status.get("phase", "Pending")
+    over = status.get("phase") in ("Succeeded", "Failed")
     ready = _condition(status, "Ready").get("status") == "True"
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         ready=ready and not metadata.get("deletionTimestamp"),
-        over=phase in ("Succeeded", "Failed"),
+        over=over,
         deleting=bool(metadata.get("deletionTimestamp")),
         gated=_condition(status, "PodScheduled").get("reason") == "SchedulingGated",
         trouble="" if ready else _trouble(status, states),
         restarts=int((metadata.get("annotations") or {}).get(names.RESTARTS, "0")),
         created=clocks.time(metadata.get("creationTimestamp")),
-        ended=clocks.time(ended.get("finishedAt")),
+        ended=clocks.time(ended.get("finishedAt")) or (_last_change(metadata, status) if over else None),
         exit_code=ended.get("exitCode"),
     )
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((each for each in status.get("conditions") or () if each.get("type") == kind), {})
+
+
+def _last_change(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> datetime | None:
+    noted = [clocks.time(each.get("lastTransitionTime")) for each in status.get("conditions") or ()]
+    return max(filter(None, noted), default=clocks.time(metadata.get("creationTimestamp")))
 
 
 def _trouble(status: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> str:
@@ -87,5 +94,4 @@ def next_restarts(pod: Pod) -> int:
 def replace_in(pod: Pod, now: datetime) -> float:
     """Seconds until an ended runner should be replaced; 0 for at once."""
     delay = BACKOFF_SECONDS[min(next_restarts(pod), len(BACKOFF_SECONDS) - 1)]
-    ended = pod.ended or now
-    return max(0.0, delay - (now - ended).total_seconds())
+    return max(0.0, delay - (now - pod.ended).total_seconds()) if pod.ended else 0.0
