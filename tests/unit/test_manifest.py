@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from kernelsearch.api import validation
 from kernelsearch.api.validation import InvalidManifestError
 from kernelsearch.cli import manifest, plan
 
@@ -48,6 +50,23 @@ def test_an_explanation_speaks_neither_pydantic_nor_python(path):
     told = faults(path)
 
     assert not re.search(r"pydantic|Traceback|Input should|NoneType|<class|validation error", told)
+
+
+def test_a_stored_object_may_hold_fields_of_a_newer_schema():
+    data = yaml.safe_load((FOLDER / "good.yaml").read_text())
+    data["spec"]["later"] = data["spec"]["model"]["later"] = {"a": 1}
+
+    assert validation.stored({**data, "status": {"phase": "Later"}}).spec.search.chains == 8
+    with pytest.raises(InvalidManifestError, match="later: is no field here"):
+        validation.read(data)
+
+
+def test_a_stored_object_that_cannot_be_read_says_why():
+    data = yaml.safe_load((FOLDER / "good.yaml").read_text())
+    data["spec"]["budget"] = 3
+
+    with pytest.raises(InvalidManifestError, match=r"spec\.budget: is 3; write an object"):
+        validation.stored(data)
 
 
 def test_a_good_manifest_is_read_with_its_text():

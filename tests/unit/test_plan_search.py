@@ -72,6 +72,33 @@ def test_what_cannot_be_served_is_refused_with_the_remedy(spec, said):
     assert "startTime" not in found.status
 
 
+def test_an_object_that_cannot_be_read_is_refused_before_its_start_only():
+    found = plans.invalid(seen(search()), "spec.model: is 3")
+
+    assert told(found, "Accepted")["reason"] == "InvalidSpec"
+    assert "startTime" not in found.status
+
+
+def test_a_started_search_that_cannot_be_read_loses_nothing():
+    started = plan(seen(search(running()), 100, pod())).status
+
+    found = plans.invalid(seen(search(started), 200, pod()), "spec.model: is 3")
+
+    assert found.keep
+    assert {**found.status, "conditions": 0} == {**started, "conditions": 0}
+    assert found.status["conditions"][:-1] == started["conditions"][:-1]
+    assert told(found, "Degraded")["status"] == "True"
+    assert "spec.model: is 3" in told(found, "Degraded")["message"]
+
+
+def test_the_end_of_a_search_that_cannot_be_read_is_not_taken_back():
+    status = {"conditions": [{"type": "Complete", "status": "True"}], "startTime": stamp(0)}
+
+    found = plans.invalid(seen(search(status), 100), "spec.model: is 3")
+
+    assert (found.keep, found.finished, found.status) == (True, True, None)
+
+
 def test_an_endpoint_elsewhere_is_refused_by_its_host():
     policy = SETTINGS.policy.model_copy(update={"allowed_endpoint_hosts": ("*.good.example",)})
     settings = SETTINGS.model_copy(update={"policy": policy})

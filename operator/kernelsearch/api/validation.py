@@ -69,6 +69,14 @@ def read(data: object) -> KernelSearch:
         raise InvalidManifestError(*_told(error)) from error
 
 
+def stored(body: Mapping[str, Any]) -> KernelSearch:
+    """The object as an API server holds it, whatever a newer schema added. Raises InvalidManifestError."""
+    try:
+        return KernelSearch.stored(body)
+    except ValidationError as error:
+        raise InvalidManifestError(*_told(error)) from error
+
+
 def shown(value: object) -> str:
     """A value as it may stand in a message: on one line, bounded."""
     if isinstance(value, Mapping):

@@ -90,7 +90,7 @@ def run(target: str) -> int:
     except (GoneError, kept.FencedError) as error:
         click.echo(f"this runner is not needed any more: {error}", err=True)
         return DECIDED
-    except (ClusterError, ports.InfrastructureError, OSError) as error:
+    except (ClusterError, InvalidManifestError, ports.InfrastructureError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         return INFRASTRUCTURE
 
@@ -143,7 +143,7 @@ class Session:
         following = asyncio.create_task(self.own.follow())
         self._stack.callback(following.cancel)
         await self._serve()
-        search = validation.read({**self.own.body, "status": None})
+        search = validation.stored(self.own.body)
         store = cluster_ports.Store(
             kept.Checkpoints(
                 self._server, self._place.namespace, self._place.name, self._place.search_uid, self._place.pod_uid

@@ -1,15 +1,13 @@
 """One pass over one object: observe, plan, apply, status. Whatever fails is told, counted and tried again."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from kernelsearch.api import validation
 from kernelsearch.api.model_server import ModelServer
-from kernelsearch.api.resource import Resource
 from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller import status
 from kernelsearch.controller.apply import Applier
@@ -25,8 +23,6 @@ log = logging.getLogger(__name__)
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 AGAIN_S = 0.2
 """After a conflict: somebody wrote in between, and the object has to be read again."""
-
-Kind = TypeVar("Kind", bound=Resource)
 
 
 def now() -> datetime:
@@ -100,14 +96,14 @@ class Reconciler:
         if name.kind == "KernelSearch":
             seen = await self.observer.search(name, body, self.cluster, self.clock(), trouble)
             try:
-                read = validation.read({**body, "status": None})
+                read = validation.stored(body)
             except validation.InvalidManifestError as error:
                 return search.invalid(seen, str(error))
             return search.plan(seen, read, self.settings)
         found = self.observer.shared(name, body, self.clock(), self.keys, trouble)
         if name.kind == "ModelServer":
-            return model_server.plan(found, _read(ModelServer, body), self.settings)
-        return verifier_pool.plan(found, _read(VerifierPool, body), self.settings)
+            return model_server.plan(found, ModelServer.stored(body), self.settings)
+        return verifier_pool.plan(found, VerifierPool.stored(body), self.settings)
 
     async def _write_status(self, body: Manifest, plan: shared.Plan) -> None:
         if plan.status is None or not status.differs(body, plan.status):
@@ -126,9 +122,3 @@ class Reconciler:
         ended = conditions.holds(written, "Complete") and not conditions.holds(before, "Complete")
         if ended and body["kind"] == "KernelSearch":
             self.metrics.count_finished(before, conditions.find(written, "Complete")["reason"])
-
-
-def _read(model: type[Kind], body: Manifest) -> Kind:
-    """Raises ValueError with the faults."""
-    parts = {name: body[name] for name in ("apiVersion", "kind", "spec")}
-    return model.model_validate_json(json.dumps({**parts, "metadata": {"name": body["metadata"]["name"]}}))

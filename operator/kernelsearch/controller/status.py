@@ -6,13 +6,7 @@ from typing import Any
 from kernelsearch.controller.apply import MANAGER
 from kernelsearch.controller.cluster import Cluster
 from kernelsearch.controller.manifest import Manifest
-
-OWNED = (
-    *("phase", "conditions", "observedGeneration", "startTime", "segmentStartTime", "deadlineTime", "usedSeconds"),
-    *("startupSegmentStartTime", "startupUsedSeconds", "completionTime", "endpoint", "users", "activeSince"),
-    *("idleSince", "readyReplicas"),
-)
-"""Every field that the operator writes in any kind; all others are the runner's."""
+from kernelsearch.controller.plan.standing import OWNED
 
 
 def differs(body: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ Invariants
 5. `Complete=True` is never taken back, and nothing but the two ConfigMaps outlives it.
 6. A correct kernel makes a search a success, whatever ended it.
 7. All conditions are written each time; what is unknown is `Unknown`.
+8. An object that cannot be read loses nothing: children, clocks and conditions stay, and `Degraded` says why.
 
         accept            run               complete
 Pending ──────▶ Starting ─────▶ Running ─────────────▶ Succeeded | Failed
@@ -26,7 +27,7 @@ from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.spec import KernelSearchSpec
 from kernelsearch.controller.builders import names, network, owned, reach, runner
 from kernelsearch.controller.manifest import Key, Manifest
-from kernelsearch.controller.plan import clocks, conditions, outcome, pods, readiness
+from kernelsearch.controller.plan import clocks, conditions, outcome, pods, readiness, standing
 from kernelsearch.controller.plan.clocks import Clocks
 from kernelsearch.controller.plan.conditions import Condition
 from kernelsearch.controller.plan.outcome import Ending
@@ -51,8 +52,14 @@ def plan(seen: Seen, search: KernelSearch, settings: Settings) -> Plan:
 
 
 def invalid(seen: Seen, message: str) -> Plan:
-    """The stored object cannot even be read: an older schema admitted it."""
-    return _refused(seen, conditions.false("Accepted", "InvalidSpec", message))
+    """The stored object cannot be read: another schema admitted it. What it has already is left alone."""
+    if conditions.holds(seen.status, "Complete"):
+        return Plan((), None, finished=True, keep=True)
+    if Clocks.read(seen.status).start is None:
+        return _refused(seen, conditions.false("Accepted", "InvalidSpec", message))
+    words = f"the stored object cannot be read, so that what runs is left as it is: {message}"
+    unreadable = conditions.true("Degraded", "InvalidSpec", words)
+    return Plan((), standing.but(unreadable, seen.body, seen.now), REFUSED_AGAIN_SECONDS, keep=True)
 
 
 # ---- before acceptance ----
