@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -58,13 +59,15 @@ class FakeVerifier:
     url: str = ""
     _numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
     _runner: web.AppRunner | None = None
+    _port: socket.socket | None = None
+    """Bound and never listening, so that nobody else takes the port while the verifier is away."""
 
     @property
     def sources(self) -> list[str]:
         """What was submitted, in order."""
         return [job.evaluation.source for job in self.jobs.values()]
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self) -> None:
         app = web.Application()
         app.router.add_post("/v1/evaluations", self._submit)
         app.router.add_get("/v1/evaluations/{id}", self._poll)
@@ -73,8 +76,15 @@ class FakeVerifier:
         app.router.add_get("/v1/capabilities", self._capabilities)
         self._runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._port = self._port or _bound()
+        port = self._port.getsockname()[1]
+        await web.TCPSite(self._runner, "127.0.0.1", port, reuse_port=True).start()
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        """For good."""
+        await self._runner.cleanup()
+        self._port.close()
 
     async def vanish(self) -> None:
         """Die as a killed pod does: connections break, jobs are forgotten."""
@@ -83,7 +93,7 @@ class FakeVerifier:
         self.jobs = {f"gone-{name}": job for name, job in self.jobs.items()}
 
     async def come_back(self) -> None:
-        await self.start(int(self.url.rsplit(":", 1)[1]))
+        await self.start()
 
     async def _submit(self, request: web.Request) -> web.Response:
         evaluation = Evaluation.model_validate_json(await request.read())
@@ -136,6 +146,13 @@ class FakeVerifier:
         return _json(CAPABILITIES)
 
 
+def _bound() -> socket.socket:
+    port = socket.socket()
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    port.bind(("127.0.0.1", 0))
+    return port
+
+
 def _json(body: BaseModel, status: int = 200) -> web.Response:
     return web.Response(status=status, text=body.model_dump_json(by_alias=True), content_type="application/json")
 
@@ -155,4 +172,4 @@ async def running(*verifiers: FakeVerifier) -> AsyncIterator[list[str]]:
         yield [verifier.url for verifier in verifiers]
     finally:
         for verifier in verifiers:
-            await verifier._runner.cleanup()
+            await verifier.stop()

@@ -33,9 +33,11 @@ answers:
   only: {{thought: "{THOUGHT}", content: {json.dumps(CONTENT)}}}
 fallback: only
 """
-QUICK = Patience(first_token_s=0.5, stall_s=0.3, give_up_s=3.0, backoff=errors.Backoff(first_s=0.02, longest_s=0.05))
-BRIEF = Patience(first_token_s=0.2, stall_s=0.1, give_up_s=0.4, backoff=errors.Backoff(first_s=0.02, longest_s=0.05))
+QUICK = Patience(first_token_s=1.0, stall_s=0.5, give_up_s=30.0, backoff=errors.Backoff(first_s=0.02, longest_s=0.05))
+BRIEF = Patience(first_token_s=0.3, stall_s=0.2, give_up_s=0.5, backoff=errors.Backoff(first_s=0.02, longest_s=0.05))
 """For faults that last."""
+UNHURRIED = Patience(give_up_s=0.5, backoff=BRIEF.backoff)
+"""For faults that last and that an answer tells: waiting for one is never the fault."""
 
 
 class RealClock:
@@ -46,7 +48,7 @@ class RealClock:
         await asyncio.sleep(seconds)
 
 
-def soon(seconds: float = 20.0) -> float:
+def soon(seconds: float = 60.0) -> float:
     return time.monotonic() + seconds
 
 

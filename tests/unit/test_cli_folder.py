@@ -1,6 +1,5 @@
 """The folder of a search: locked, never half written, nothing thrown away; and the process that a search owns."""
 
-import asyncio
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from kernelsearch.cli.folder import BestKept, Folder, FolderBusyError, FolderUnu
 from kernelsearch.report import best
 from kernelsearch.search import archive
 from kernelsearch.search.ports import InfrastructureError, LiveSpec
+from waiting import until
 
 SERVER = """
 import signal, socket, sys, time
@@ -119,7 +119,7 @@ def test_the_search_clock_stands_until_it_is_started():
 
     clock.start()
     time.sleep(0.01)
-    assert 100.0 < clock.now() < 101.0
+    assert 100.0 < clock.now() < 160.0
 
 
 # ---- the verifier ----
@@ -136,14 +136,6 @@ def own(tmp_path):
         return local.LocalVerifier(command, tmp_path / "verifier.log", said.append, first_delay=0.05), said
 
     return make
-
-
-async def until(condition) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        await asyncio.sleep(0.025)
-    raise AssertionError("it never came about")
 
 
 async def test_it_tells_where_it_listens_and_ends_in_order(own):
@@ -241,7 +233,7 @@ def test_it_does_not_outlive_a_search_that_is_killed(tmp_path):
 
         owner.kill()
 
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while alive(child) and time.monotonic() < end:
         time.sleep(0.02)
     assert not alive(child)

@@ -83,12 +83,12 @@ def serving(judge: FakeVerifier) -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    ready.wait(10)
+    assert ready.wait(60)
     try:
         yield urls[0]
     finally:
         loop.call_soon_threadsafe(over.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 
@@ -276,11 +276,11 @@ def test_a_best_folder_that_a_kill_left_behind_is_made_good(run):
 
 
 def test_a_deadline_of_ones_own_ends_it(run, judge):
-    judge.seconds = 0.2
+    judge.judge = lambda asked: report("incorrect", level=asked.options.level)
     run.write(MANIFEST.replace("maxAttempts: 4, ", ""))
 
-    assert run("--deadline", "1") == 0
-    assert run.status()["outcome"]["reason"] == "DeadlineReached"
+    assert run("--deadline", "1") == 1
+    assert "the deadline of 1 s was reached" in run.status()["outcome"]["message"]
 
 
 def test_on_a_terminal_it_is_shown_live_and_the_terminal_is_left_in_order(run):
@@ -343,7 +343,7 @@ def test_the_first_signal_ends_it_with_what_was_found(endless, number):
     with started(endless) as process:
         hear(process, "best_improved")
         process.send_signal(number)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=120)
 
     assert process.returncode == 0
     assert json.loads(rest.splitlines()[-1])["status"]["outcome"]["reason"] == "Cancelled"
@@ -354,13 +354,13 @@ def test_a_search_that_was_ended_so_goes_on(endless):
     with started(endless) as process:
         hear(process, "best_improved")
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     before = endless.numbers()
 
     with started(endless) as process:
         hear(process, "attempt_finished")
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
     assert len(endless.numbers()) > len(before)
     assert len(set(endless.numbers())) == len(endless.numbers())
@@ -373,7 +373,7 @@ def test_the_second_signal_ends_it_at_once(endless, judge):
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
     assert process.returncode in {1, 130}
 
@@ -382,7 +382,7 @@ def test_a_signal_that_a_parent_ignored_stays_ignored(run):
     with started(run) as process:
         hear(process, "started")
         process.send_signal(signal.SIGHUP)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
     assert process.returncode == 0
     assert run.status()["outcome"]["reason"] == "AttemptsExhausted"
@@ -391,7 +391,7 @@ def test_a_signal_that_a_parent_ignored_stays_ignored(run):
 def test_a_reader_that_leaves_does_not_end_the_search(run):
     with started(run) as process:
         process.stdout.close()
-        process.wait(timeout=60)
+        process.wait(timeout=120)
         said = process.stderr.read()
 
     assert process.returncode == 0, said
@@ -457,6 +457,7 @@ def guarded(tmp_path) -> Iterator[str]:
 def test_the_endpoint_example_asks_with_the_key_of_its_environment(run, root, guarded, monkeypatch, key, code):
     monkeypatch.setenv("KERNELSEARCH_SECRET_DEEPSEEK_API_KEY", key)
     example = (root / "examples/endpoint.yaml").read_text()
-    run.write(example.replace("https://api.deepseek.com/v1", guarded))
+    example = example.replace("https://api.deepseek.com/v1", guarded)
+    run.write(example.replace("maxTokens: 400000", "maxAttempts: 4"))
 
-    assert run("--deadline", "3", replay=False) == code
+    assert run(replay=False) == code

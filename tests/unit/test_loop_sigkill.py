@@ -47,7 +47,7 @@ def folder(tmp_path_factory) -> Path:
     for _ in range(KILLS):
         kill_soon(folder, random.uniform(0.0, 0.12))
     last = start(folder)
-    _, errors = last.communicate(timeout=60)
+    _, errors = last.communicate(timeout=240)
     assert last.returncode == 0, errors
     return folder
 

@@ -22,7 +22,7 @@ from kernelsearch.clients.model import (
 )
 from kernelsearch.replay.script import Pace, ThoughtField
 from kernelsearch.search.ports import Finish, ModelUnavailableError
-from replayed import BRIEF, CONTENT, THOUGHT, RealClock, asked, small, soon
+from replayed import BRIEF, CONTENT, THOUGHT, UNHURRIED, RealClock, asked, small, soon
 
 
 def slow(tokens_per_second: float = 20.0) -> Pace:
@@ -78,8 +78,8 @@ async def test_tokens_are_reported_while_they_come():
 
 
 async def test_an_answer_that_cannot_end_before_the_deadline_is_cut_and_its_tokens_are_estimated():
-    async with asked(small(pace=slow())) as client:
-        answer = await client.propose("Write a kernel", soon(0.6))
+    async with asked(small(pace=slow(2)), patience=UNHURRIED) as client:
+        answer = await client.propose("Write a kernel", soon(4))
 
     assert answer.finish is Finish.CUT
     assert answer.reasoning
@@ -87,7 +87,7 @@ async def test_an_answer_that_cannot_end_before_the_deadline_is_cut_and_its_toke
     assert answer.tokens.estimated
     assert answer.tokens.completion > 0
     assert answer.tokens.reasoning == answer.tokens.completion
-    assert answer.seconds < 5
+    assert answer.seconds < 12
 
 
 async def test_after_a_deadline_nothing_is_asked():
@@ -108,20 +108,18 @@ async def test_max_tokens_ends_an_answer_as_length():
 
 
 async def test_many_chains_use_one_client_at_once():
-    async with asked(small(pace=slow(200))) as client:
+    async with asked(small(pace=slow(10)), patience=UNHURRIED) as client:
         start = time.monotonic()
         answers = await asyncio.gather(*(client.propose(f"chain {n}", soon()) for n in range(32)))
 
     assert {answer.content for answer in answers} == {CONTENT}
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 40  # one after the other: a hundred and more
 
 
 async def test_cancelling_a_chain_leaves_the_others_alone():
-    async with asked(small(pace=slow(100))) as client:
-        first = asyncio.create_task(client.propose("first", soon()))
+    async with asked(small(pace=slow(100)), patience=UNHURRIED) as client:
+        first = asyncio.create_task(client.propose("first", soon(), lambda _: first.cancel()))
         second = asyncio.create_task(client.propose("second", soon()))
-        await asyncio.sleep(0.1)
-        first.cancel()
 
         assert (await second).content == CONTENT
         with pytest.raises(asyncio.CancelledError):
@@ -182,7 +180,7 @@ def delta(finish: str | None = None, **fields) -> dict:
 async def ask(recorder: Recorder, *, api_key=None, prompt: str = "hello", **options):
     async with (
         recorder as url,
-        ModelClient(Endpoint(url, "m", api_key), RealClock(), patience=BRIEF, **options) as client,
+        ModelClient(Endpoint(url, "m", api_key), RealClock(), patience=UNHURRIED, **options) as client,
     ):
         return await client.propose(prompt, soon())
 
@@ -338,7 +336,7 @@ async def test_no_server_at_all_ends_as_unavailable_in_time():
         with pytest.raises(ModelUnavailableError, match=r"http://127\.0\.0\.1:9/v1 failed \d+ time"):
             await client.propose("hello", soon(60))
 
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 40
 
 
 async def test_giving_up_tells_since_when_and_a_refusal_that_no_retry_helps():
@@ -349,7 +347,7 @@ async def test_giving_up_tells_since_when_and_a_refusal_that_no_retry_helps():
     with pytest.raises(ModelUnavailableError) as refused:
         await ask(Recorder("no", status=401))
 
-    assert start <= down.value.since <= start + 5
+    assert start <= down.value.since <= start + 30
     assert down.value.retry
     assert not refused.value.retry
 
@@ -397,7 +395,7 @@ async def test_a_private_certificate_is_taken_only_when_told(certificate, trust:
     async with recorder as url:
         ca = pem.read_text() if trust == "ca" else None
         endpoint = Endpoint(url, "m", ca_pem=ca, insecure=trust == "insecure")
-        async with ModelClient(endpoint, RealClock(), patience=BRIEF) as client:
+        async with ModelClient(endpoint, RealClock(), patience=UNHURRIED) as client:
             if taken:
                 assert (await client.propose("hello", soon())).content == "hi"
             else:

@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from kernelsearch.replay import server
+from kernelsearch.replay.chooser import Chooser
 from kernelsearch.replay.script import Pace, ThoughtField
 from replayed import CONTENT, TEXT, THOUGHT, faulty, small
+from waiting import until
 
 ASK = {"model": "deepseek-ai/DeepSeek-R1", "messages": [{"role": "user", "content": "Write a kernel"}]}
 
@@ -121,19 +123,38 @@ async def test_without_the_key_it_is_a_401():
         assert (await post(url, Authorization="Bearer right"))[0] == 200
 
 
-async def test_the_pace_is_the_scripts_divided_by_the_speed():
-    of = small(pace=Pace(tokens_per_second=50, first_token_seconds=0.5))
-    async with serve(of) as url:
+async def test_the_pace_is_the_scripts():
+    async with serve(small(pace=Pace(tokens_per_second=50, first_token_seconds=0.5))) as url:
         start = time.monotonic()
         await stream(url)
-        slow = time.monotonic() - start
-    async with serve(of, speed=20) as url:
-        start = time.monotonic()
-        await stream(url)
-        fast = time.monotonic() - start
 
-    assert slow > 0.5 + 30 / 50
-    assert fast < slow / 2
+    assert time.monotonic() - start > 0.5 + 30 / 50
+
+
+async def test_a_speed_divides_the_scripts_hours():
+    async with serve(small(pace=Pace(tokens_per_second=0.01, first_token_seconds=3600)), speed=1e5) as url:
+        events = await stream(url)
+
+    assert events[-1] == "[DONE]"
+
+
+@pytest.fixture
+def turns(monkeypatch) -> list[str]:
+    """What the chooser is asked for, as it happens: `choose` for an answer that begins, `give_back`."""
+    seen: list[str] = []
+
+    def watch(name: str) -> None:
+        original = getattr(Chooser, name)
+
+        def noted(*args):
+            seen.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(Chooser, name, noted)
+
+    watch("choose")
+    watch("give_back")
+    return seen
 
 
 async def test_content_in_parts_and_a_long_prompt_are_read():
@@ -152,17 +173,16 @@ async def test_faults_of_the_script_strike_without_a_stream_too():
     assert (limited[0], failed[0], well[0]) == (429, 500, 200)
 
 
-async def test_an_answer_that_its_reader_left_is_given_to_the_next():
+async def test_an_answer_that_its_reader_left_is_given_to_the_next(turns):
     two = yaml.safe_load(TEXT)
     two["answers"]["second"] = {"content": "second"}
     two["rules"] = [{"name": "r", "answers": ["only", "second"]}]
-    two["pace"] = {"tokensPerSecond": 20, "firstTokenSeconds": 0}
     of = server.Script.model_validate(two)
-    async with serve(of) as url:
+    async with serve(of, **faulty("stall:requests=1,after=5")) as url:
         reading = asyncio.create_task(stream(url))
-        await asyncio.sleep(0.3)
+        await until(lambda: turns == ["choose"])
         reading.cancel()
-        await asyncio.sleep(0.2)
+        await until(lambda: turns == ["choose", "give_back"])
         events = await stream(url)
 
     assert "reasoning_content" in str(events)

@@ -14,6 +14,7 @@ CHECKS = {
 }
 
 
+@pytest.mark.timeout(1500)  # mypy without its cache, beside the API server's tier
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_tree_passes(check, root: Path):
     done = subprocess.run([sys.executable, *CHECKS[check]], cwd=root, capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,9 +113,10 @@ def test_it_gets_no_more_tasks_than_allowed(zygote):
 
 
 def test_the_line_of_a_crash_is_known(zygote):
-    crash = _call(zygote, _source("y = x + 1\nctypes.string_at(0)"))
+    """Of the last words of a dead candidate none are waited for long: on a busy machine they come too late at times."""
+    crashes = [_call(zygote, _source("y = x + 1\nctypes.string_at(0)")) for _ in range(3)]
 
-    assert crash.line == 13
+    assert {crash.line for crash in crashes} - {None} == {13}
 
 
 def test_what_fails_at_import_is_no_failure_of_forward(zygote):
@@ -167,7 +169,7 @@ def test_a_paused_candidate_stands_still_with_all_it_started(zygote):
         process.run(slot, 30)
 
         process.pause()
-        paused = _states(process.pid)
+        paused = _states(process.pid, lambda states: set(states) == {"T"})
         again = process.run(slot, 30)
 
     assert len(paused) == 2
@@ -185,10 +187,10 @@ def test_nothing_of_it_stays(zygote):
         process.load([], 1, None, 60)
         process.run(process.open(given, wanted), 30)
         pid, folder = process.pid, process._workdir
-        alive = _states(pid)
+        alive = _states(pid, lambda states: len(states) == 4)
 
     assert len(alive) == 4
-    assert _states(pid) == []
+    assert _states(pid, lambda states: not states) == []
     assert not folder.exists()
 
 
@@ -206,9 +208,15 @@ def test_a_dead_zygote_is_replaced(zygote):
     assert isinstance(_call(zygote, _source("return x")), Ran)
 
 
-def _states(group: int) -> list[str]:
-    """State letters of a process group's living members, once each has settled."""
-    time.sleep(0.05)
+def _states(group: int, settled: Callable[[list[str]], bool]) -> list[str]:
+    """State letters of a process group's living members, once they have settled, or after a while if they never do."""
+    end = time.monotonic() + 20
+    while not settled(found := _members(group)) and time.monotonic() < end:
+        time.sleep(0.01)
+    return found
+
+
+def _members(group: int) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -12,7 +12,7 @@ import pytest
 from kernelsearch.search import archive
 from replayed import EXAMPLES
 
-DEADLINE, GRACE, LAST = 10, 60, 5.0
+DEADLINE, GRACE, LAST = 10, 60, 30.0
 """Seconds: ours, the manifest's, and what a search may take for its last words."""
 
 
