@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from kernelsearch.cli.folder import BestKept, Folder
+from kernelsearch.report import best
 from kernelsearch.search import loop
-from kernelsearch.search.archive import Parts
 from kernelsearch.search.config import Hardware, SearchConfig
 from kernelsearch.search.journal import Journal
 from kernelsearch.search.ports import Answer, Archive, Candidate, Finish, LiveSpec, Store, Tokens
@@ -91,6 +92,9 @@ class Memory:
     async def append(self, record: Mapping[str, Any]) -> None:
         json.dumps(record)
 
+    async def keep_best(self, record: Mapping[str, Any]) -> None:
+        json.dumps(record)
+
 
 class Limited:
     """Publishes nowhere; ends after so many attempts."""
@@ -139,7 +143,8 @@ def measure(chains: int, attempts: int, kept: str) -> float:
             return milliseconds(chains, attempts, Memory(), Memory())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         journal = stack.enter_context(Journal(folder / "journal.jsonl"))
-        return milliseconds(chains, attempts, journal, Parts(folder / "attempts"))
+        kept_best = BestKept(Folder(folder), best.Origin("bench", REFERENCE))
+        return milliseconds(chains, attempts, journal, kept_best)
 
 
 def main() -> None:

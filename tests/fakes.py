@@ -222,12 +222,18 @@ class MemoryStore:
 @dataclass
 class MemoryArchive:
     records: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
     fail: bool = False
 
     async def append(self, record) -> None:
         if self.fail:
             raise InfrastructureError("the disk is full")
         self.records.append(json.loads(json.dumps(record, allow_nan=False)))
+
+    async def keep_best(self, record) -> None:
+        if self.fail:
+            raise InfrastructureError("the disk is full")
+        self.best = json.loads(json.dumps(record, allow_nan=False))
 
 
 @dataclass

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from fakes import FakeModel, FakeVerifier, coded, report, search
+from kernelsearch.cli.folder import BestKept, Folder
+from kernelsearch.report import best
 from kernelsearch.search import checkpoint, loop
-from kernelsearch.search.archive import Parts
 from kernelsearch.search.journal import Journal
 from kernelsearch.search.ports import AttemptStarted, LiveSpec
 
@@ -59,7 +60,7 @@ async def main(folder: Path, attempts: int) -> None:
             proposer=FakeModel(lambda *_: coded(), seconds=0.01, clock=clock),
             verifier=FakeVerifier(judge, seconds=0.01, clock=clock),
             store=store,
-            archive=Parts(folder / "attempts"),
+            archive=BestKept(Folder(folder), best.Origin("killable", "import torch")),
             progress=lines,
             clock=clock,
             observer=lines,

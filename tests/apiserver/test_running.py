@@ -16,8 +16,10 @@ from kernelsearch.controller.builders import names, runner
 from kernelsearch.controller.running import kept
 from kernelsearch.controller.running.own import GoneError, OwnSearch
 from kernelsearch.report import best
-from kernelsearch.search import loop, seed
+from kernelsearch.search import checkpoint, loop, seed
+from kernelsearch.search.checkpoint import Checkpoint
 from kernelsearch.search.facts import Reason
+from kernelsearch.search.population import Population
 from kernelsearch.search.ports import AttemptStarted
 
 NAME = "quickstart"
@@ -217,11 +219,51 @@ async def test_a_running_one_does_not_write_into_that_of_a_later_search(by, serv
     assert await by("new", "later").load() is None
 
 
+@pytest.mark.parametrize(
+    "data", ["AAAA", "H4sIAAAAAAAA", "H4sIAAAAAAAC/wMAAAAAAAAAAAA=", "H4sIAAAAAAACA4uOBQApu0wNAgAAAA=="]
+)
+async def test_what_is_no_checkpoint_is_told_and_written_over(by, namespace, data):
+    patch = json.dumps({"binaryData": {kept.KEY: data}})
+    namespace.kubectl("patch", "configmap", CHECKPOINT, "--type=merge", "-p", patch)
+    store = by("pod-1")
+
+    with pytest.raises(kept.UnreadableError, match=f"ConfigMap {CHECKPOINT} holds no checkpoint"):
+        await store.load()
+    await store.save({"sequence": 1})
+
+    assert await by("pod-2").load() == {"sequence": 1}
+
+
 async def test_the_best_kernel_is_kept_as_it_was_written(mine, namespace):
     await kept.keep_best(mine, namespace.name, NAME, {"kernel.py": f"# {ODD}", "report.json": "{}"})
 
     assert await kept.best_source(mine, namespace.name, NAME) == f"# {ODD}"
     assert namespace.get("configmap", names.best(NAME))["data"]["report.json"] == "{}"
+
+
+@pytest.mark.parametrize("hand", ["deletes it", "writes into it"])
+async def test_a_best_kernel_that_was_lost_is_kept_again(mine, own, server, search, namespace, hand):
+    archive = cluster_ports.BestKept(mine, own, best.Origin(NAME, "import torch"))
+    record = {"attempt": 1, "chain": 0, "step": "fresh", "source": f"# {ODD}", "language": "cpp"}
+    await archive.keep_best(record)
+    if hand == "deletes it":
+        await server.delete(cluster.CONFIG_MAP, namespace.name, names.best(NAME))
+        await server.create(runner.config_map(search, names.best(NAME)))
+    else:
+        namespace.kubectl("patch", "configmap", names.best(NAME), "--type=merge", "-p", '{"data": {"kernel.py": "x"}}')
+
+    await archive.keep_best(record)
+
+    assert await kept.best_source(mine, namespace.name, NAME) == f"# {ODD}"
+
+
+async def test_a_best_kernel_that_is_there_is_not_written_again(mine, own, namespace):
+    archive = cluster_ports.BestKept(mine, own, best.Origin(NAME, "import torch"))
+    await archive.keep_best({"attempt": 1, "source": "one", "full": {"status": "correct"}})
+
+    await archive.keep_best({"attempt": 1, "source": "one"})
+
+    assert "correct" in namespace.get("configmap", names.best(NAME))["data"]["report.json"]
 
 
 # ---- its own search ----
@@ -315,6 +357,10 @@ async def test_a_change_of_the_spec_arrives_and_the_end_of_the_object_too(own, n
 # ---- a search on it ----
 
 
+def store_of(own, checkpoints):
+    return cluster_ports.Store(checkpoints, own.uid, print)
+
+
 async def play(own, store, seen, leave=lambda: False):
     """A real loop on this cluster; model and verifier are fakes. `leave`: when its pod is told to go."""
     clock, config = MonotonicClock(), searching(chains=2, uid=own.uid)
@@ -351,12 +397,12 @@ async def test_a_search_whose_checkpoint_was_lost_goes_on_from_what_it_had_publi
     patch = json.dumps({"spec": {"budget": {"maxAttempts": 6}}})
     namespace.kubectl("patch", "ksearch", NAME, "--type=merge", "-p", patch)
     await own.read()
-    before = await play(own, cluster_ports.Store(by("one")), seen, lambda: own.status.get("best"))
+    before = await play(own, store_of(own, by("one")), seen, lambda: own.status.get("best"))
     published = json.loads(json.dumps(own.status))
     await make_anew(server, search)
 
     whole = await kept.best_source(server, own.namespace, NAME)
-    store = cluster_ports.Store(by("two"))
+    store = store_of(own, by("two"))
     store.seed = seed.from_status(own.status, searching().problem, own.uid, whole)
     after = await play(own, store, seen)
 
@@ -372,7 +418,7 @@ async def test_a_search_whose_checkpoint_was_lost_goes_on_from_what_it_had_publi
 
 async def test_a_search_that_another_pod_took_over_ends(own, by):
     await own.read()
-    playing = asyncio.create_task(play(own, cluster_ports.Store(by("old")), Recorder()))
+    playing = asyncio.create_task(play(own, store_of(own, by("old")), Recorder()))
 
     async def taken_over():
         new = by("new")
@@ -389,14 +435,44 @@ async def test_a_search_that_another_pod_took_over_ends(own, by):
         await playing
 
 
-@pytest.mark.parametrize(("saved", "wins"), [(None, "seed"), (5_000_001, "saved"), (1, "seed")])
-async def test_the_newer_of_checkpoint_and_status_is_taken(by, saved, wins):
-    if saved is not None:
-        await by("one").save({"sequence": saved, "is": "saved"})
-    store = cluster_ports.Store(by("two"))
-    store.seed = {"sequence": 3_000_002, "is": "seed"}
+def state(uid, **parts):
+    """A checkpoint, as it is saved."""
+    common = {"seconds": 1.0, "next_id": 3, "problem": searching().problem, "population": Population.of(1), "seed": 0}
+    return checkpoint.to_mapping(Checkpoint(**common, prompt_version="1", uid=uid, **parts))
 
-    assert (await store.load())["is"] == wins
+
+@pytest.mark.parametrize(("saved", "wins"), [(None, "seed"), (5_000_001, "saved"), (1, "seed")])
+async def test_the_newer_of_checkpoint_and_status_is_taken(own, by, saved, wins):
+    if saved is not None:
+        await by("one").save(state(own.uid, sequence=saved, strategy="saved"))
+    store = store_of(own, by("two"))
+    store.seed = {"sequence": 3_000_002, "strategy": "seed"}
+
+    assert (await store.load())["strategy"] == wins
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"schema": 2}, {"population": {"chains": "lost"}}, {"uid": "another"}],
+    ids=["of a later version", "of another form", "of another search"],
+)
+async def test_a_search_whose_checkpoint_cannot_be_used_goes_on_from_what_it_had_published(own, by, namespace, broken):
+    patch = json.dumps({"spec": {"budget": {"maxAttempts": 6}}})
+    namespace.kubectl("patch", "ksearch", NAME, "--type=merge", "-p", patch)
+    await own.read()
+    await play(own, store_of(own, by("one")), Recorder(), lambda: own.status.get("best"))
+    published = own.status
+    stored = by("meddler")
+    await stored.save({**await stored.load(), **broken})
+
+    store = store_of(own, by("two"))
+    assert await store.load() is None
+    store.seed = seed.from_status(published, searching().problem, own.uid)
+    outcome = await play(own, store, Recorder())
+
+    assert outcome.reason is Reason.ATTEMPTS_EXHAUSTED
+    assert own.status["attempts"]["total"] == 6
+    assert own.status["sequence"] > published["sequence"]
 
 
 # ---- clocks ----

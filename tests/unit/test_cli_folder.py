@@ -94,8 +94,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 async def test_the_best_is_kept_when_it_gets_better(tmp_path):
     kept = BestKept(Folder(tmp_path), best.Origin("x", "import torch"))
 
-    await kept.append({"attempt": 1, "source": "one", "best": True})
-    await kept.append({"attempt": 2, "source": "two", "best": False})
+    await kept.append({"attempt": 1, "source": "one"})
+    await kept.keep_best({"attempt": 1, "source": "one"})
+    await kept.append({"attempt": 2, "source": "two"})
 
     assert (tmp_path / "best/kernel.py").read_text() == "one"
     assert len(list(archive.read(tmp_path / "attempts"))) == 2
@@ -106,8 +107,19 @@ async def test_an_archive_that_is_full_does_not_take_the_best_with_it(tmp_path):
     kept = BestKept(Folder(tmp_path), best.Origin("x", "import torch"))
 
     with pytest.raises(InfrastructureError):
-        await kept.append({"attempt": 1, "source": "one", "best": True})
+        await kept.append({"attempt": 1, "source": "one"})
+    await kept.keep_best({"attempt": 1, "source": "one", "prompt": ""})
+
     assert (tmp_path / "best/kernel.py").read_text() == "one"
+
+
+async def test_a_best_kernel_that_an_earlier_process_found_is_kept_with_its_report(tmp_path):
+    kept = BestKept(Folder(tmp_path), best.Origin("x", "import torch"))
+    await kept.append({"attempt": 1, "source": "one", "full": {"status": "correct"}})
+
+    await kept.keep_best({"attempt": 1, "source": "one"})
+
+    assert json.loads((tmp_path / "best/report.json").read_text()) == {"status": "correct"}
 
 
 # ---- the clock ----

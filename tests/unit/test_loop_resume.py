@@ -18,7 +18,7 @@ from fakes import (
     search,
     virtually,
 )
-from kernelsearch.search import checkpoint
+from kernelsearch.search import checkpoint, ledger
 from kernelsearch.search.checkpoint import UnusableCheckpointError
 from kernelsearch.search.facts import Reason
 from kernelsearch.search.ports import AttemptDropped, AttemptFinished, AttemptStarted, LiveSpec
@@ -166,6 +166,43 @@ def test_a_kill_between_calls_is_no_different(moment):
     world_of(remains).run()
 
     settled(remains)
+
+
+@pytest.mark.parametrize("lost", ["before it was written", "by hand"])
+def test_a_best_kernel_that_was_lost_is_kept_again_by_whoever_resumes(lost):
+    remains = Remains()
+    kill_at(world_of(remains), 24, after=True)
+    found = checkpoint.from_mapping(virtually(remains.store.load())).population.best
+    assert found
+    remains.archive.best = None if lost == "by hand" else {"source": "an earlier one"}
+    resumed = world_of(remains)
+    resumed.verifier = FakeVerifier(lambda *_: report("incorrect"))
+
+    resumed.run()
+
+    assert remains.archive.best["source"] == found.source
+    assert remains.archive.best["attempt"] == found.id
+
+
+def test_a_best_kernel_that_was_lost_in_mid_search_is_kept_again():
+    world = World(progress=FakeProgress(LiveSpec(deadline=600)), model=FakeModel(lambda *_: coded(), seconds=20.0))
+    seen = []
+
+    async def lose():
+        playing = asyncio.ensure_future(world.play())
+        await asyncio.sleep(300)
+        world.archive.best = None
+        await asyncio.sleep(ledger.KEEP_SECONDS + 1)
+        seen.append(world.archive.best)
+        world.archive.best = None
+        world.archive.fail = True
+        await asyncio.sleep(200)
+        world.archive.fail = False
+        return await playing
+
+    virtually(lose())
+
+    assert all("class ModelNew" in each["source"] for each in (*seen, world.archive.best))
 
 
 def test_a_resumed_search_goes_on_where_each_chain_stood():

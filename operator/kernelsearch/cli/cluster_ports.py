@@ -13,7 +13,7 @@ from kernelsearch.controller.running import kept
 from kernelsearch.controller.running.own import OwnSearch
 from kernelsearch.metrics import RunnerMetrics
 from kernelsearch.report import best
-from kernelsearch.search import ports
+from kernelsearch.search import checkpoint, ports
 from kernelsearch.search.ledger import STRIDE
 from kernelsearch.search.ports import InfrastructureError, LiveSpec
 
@@ -63,23 +63,35 @@ def _budget(budget: Mapping[str, Any]) -> LiveSpec:
 class Store:
     """Satisfies `ports.Store`. A FencedError comes out as it is: it ends the process."""
 
-    def __init__(self, checkpoints: kept.Checkpoints) -> None:
-        self._checkpoints = checkpoints
+    def __init__(self, checkpoints: kept.Checkpoints, search_uid: str, say: Callable[[str], None]) -> None:
+        self._checkpoints, self._search_uid, self._say = checkpoints, search_uid, say
         self.seed: Mapping[str, Any] | None = None
-        """What was published, as a checkpoint: for when the checkpoint itself was deleted."""
+        """What was published, as a checkpoint: for when the checkpoint itself was deleted or cannot be read."""
 
     async def load(self) -> Mapping[str, Any] | None:
         """See `ports.Store`. The newer of what was saved and what was published."""
-        with _as_infrastructure():
-            saved = await self._checkpoints.load()
+        saved = await self._saved()
         if self.seed is not None and (saved is None or saved["sequence"] < self.seed["sequence"] - STRIDE):
             return self.seed
         return saved
 
-    async def save(self, checkpoint: Mapping[str, Any]) -> None:
+    async def _saved(self) -> Mapping[str, Any] | None:
+        """None too when nobody can go on from it: every later runner would fail at it again, until the deadline."""
+        try:
+            with _as_infrastructure():
+                saved = await self._checkpoints.load()
+            if saved is not None:
+                state = checkpoint.from_mapping(saved)
+                checkpoint.same_search(state, self._search_uid, state.problem)
+        except (kept.UnreadableError, checkpoint.UnusableCheckpointError) as error:
+            self._say(f"going on from what was published instead: {error}")
+            return None
+        return saved
+
+    async def save(self, state: Mapping[str, Any]) -> None:
         """See `ports.Store`."""
         with _as_infrastructure():
-            await self._checkpoints.save(checkpoint)
+            await self._checkpoints.save(state)
 
 
 class BestKept:
@@ -90,10 +102,13 @@ class BestKept:
 
     async def append(self, record: Mapping[str, Any]) -> None:
         """See `ports.Archive`."""
-        if record.get("best"):
-            with _as_infrastructure():
-                files = best.files(self._origin, record)
-                await kept.keep_best(self._server, self._own.namespace, self._own.name, files)
+
+    async def keep_best(self, record: Mapping[str, Any]) -> None:
+        """See `ports.Archive`. The ConfigMap may have been deleted by hand, and made anew, empty, by the operator."""
+        place = self._server, self._own.namespace, self._own.name
+        with _as_infrastructure():
+            if await kept.best_source(*place) != record["source"]:
+                await kept.keep_best(*place, best.files(self._origin, record))
 
 
 class Counting:

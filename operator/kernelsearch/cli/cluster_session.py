@@ -144,11 +144,9 @@ class Session:
         self._stack.callback(following.cancel)
         await self._serve()
         search = validation.stored(self.own.body)
-        store = cluster_ports.Store(
-            kept.Checkpoints(
-                self._server, self._place.namespace, self._place.name, self._place.search_uid, self._place.pod_uid
-            )
-        )
+        place = self._place
+        saved = kept.Checkpoints(self._server, place.namespace, place.name, place.search_uid, place.pod_uid)
+        store = cluster_ports.Store(saved, place.search_uid, self._log.say)
         try:
             problem = await self._problem(search, store)
             ready = await self._prepare(search, problem)

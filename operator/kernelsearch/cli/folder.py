@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from kernelsearch.report import best
+from kernelsearch.search import archive
 from kernelsearch.search.archive import Parts
 from kernelsearch.search.ports import InfrastructureError, LiveSpec
 
@@ -123,15 +124,23 @@ class BestKept:
 
     def __init__(self, folder: Folder, origin: best.Origin) -> None:
         self._parts = Parts(folder.attempts)
-        self._place, self._origin = folder.best, origin
+        self._folder, self._origin = folder, origin
 
     async def append(self, record: Mapping[str, Any]) -> None:
-        """See `ports.Archive`. A full disk that refuses one may still take the other."""
-        try:
-            await self._parts.append(record)
-        finally:
-            if record.get("best"):
-                best.keep(self._place, self._origin, record)
+        """See `ports.Archive`."""
+        await self._parts.append(record)
+
+    async def keep_best(self, record: Mapping[str, Any]) -> None:
+        """See `ports.Archive`."""
+        keep_best(self._folder, self._origin, record)
+
+
+def keep_best(folder: Folder, origin: best.Origin, record: Mapping[str, Any]) -> None:
+    """Write the best kernel's folder unless it holds this one. Raises InfrastructureError."""
+    if best.is_kept(folder.best, str(record["source"])):
+        return
+    archived = (each for each in archive.read(folder.attempts) if each.get("attempt") == record["attempt"])
+    best.keep(folder.best, origin, next(archived, record) if "prompt" not in record else record)
 
 
 def write_whole(path: Path, text: str) -> None:

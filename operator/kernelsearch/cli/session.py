@@ -20,15 +20,23 @@ from rich.console import Console
 
 from kernelsearch.api.validation import Fault, InvalidManifestError
 from kernelsearch.cli import display, ending, lines, local, plan, preparation, wiring
-from kernelsearch.cli.folder import BestKept, Folder, FolderBusyError, FolderUnusableError, StatusFile, write_whole
+from kernelsearch.cli.folder import (
+    BestKept,
+    Folder,
+    FolderBusyError,
+    FolderUnusableError,
+    StatusFile,
+    keep_best,
+    write_whole,
+)
 from kernelsearch.cli.interrupt import Interrupt
 from kernelsearch.cli.plan import Asked, Plan
 from kernelsearch.cli.preparation import Ready
 from kernelsearch.clients.model import Endpoint, ModelClient
 from kernelsearch.clients.verifier import VerifierClient
 from kernelsearch.replay import server
-from kernelsearch.report import best, history, page, table
-from kernelsearch.search import archive, checkpoint, loop, ports
+from kernelsearch.report import history, page, table
+from kernelsearch.search import checkpoint, loop, ports, verdict
 from kernelsearch.search.checkpoint import Checkpoint, UnusableCheckpointError
 from kernelsearch.search.facts import Outcome
 from kernelsearch.search.journal import Journal, JournalBusyError
@@ -197,14 +205,8 @@ class Session:
 
     def _keep_best(self, state: Checkpoint | None) -> None:
         """A kill between checkpoint and archive may have left the folder of the best behind."""
-        kernel = state.population.best if state else None
-        if kernel is None or best.is_kept(self._folder.best, kernel.source):
-            return
-        records = archive.read(self._folder.attempts)
-        own: dict[str, Any] = {"attempt": kernel.id, "chain": kernel.chain, "step": kernel.kind.value}
-        own |= {"source": kernel.source, "language": kernel.language}
-        record = next((each for each in records if each.get("attempt") == kernel.id), own)
-        best.keep(self._folder.best, self._plan.origin, record)
+        if state is not None and state.population.best is not None:
+            keep_best(self._folder, self._plan.origin, verdict.recalled(state.population.best))
 
     def _conclude(self, screen: Screen, state: Checkpoint | None, outcome: Outcome | None) -> int:
         found = state is not None and state.population.best is not None

@@ -1,8 +1,8 @@
 """Every attempt, whole: prompt, thought, answer, reports. Gzip JSON lines in parts, in one directory.
 
-`Parts` satisfies `ports.Archive`; `read` gives the records back for reports. Each record is a gzip member of its own,
-flushed at once, so a killed process tears at most the last one. A part that a failed or killed process left is never
-appended to: the next record begins a new part.
+`Parts` is the appending half of `ports.Archive`; `read` gives the records back for reports. Each record is a gzip
+member of its own, flushed at once, so a killed process tears at most the last one. A part that a failed or killed
+process left is never appended to: the next record begins a new part.
 
 A record (schema 1): `attempt`, `chain`, `step`, `base`, `idea`, `promptVersion`, `prompt`, `answer` (`content`,
 `reasoning`, `finish`, `model`, `tokens`, `seconds`), `source` and `language` (absent without a kernel), `verdict`,

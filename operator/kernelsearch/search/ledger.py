@@ -5,7 +5,9 @@ Invariants:
 2. After a verdict: checkpoint, then archive, then published facts. Facts are always those of a saved checkpoint, so
    that what was published never falls back after a kill.
 3. Saves are whole and in order. Verdicts that come in during a save share the next one.
-4. `sequence` grows with every save and publication, across kills too: each save begins a new thousand thousand.
+4. The best kernel is where people look for it: written at each improvement, at a resume and at the end, and again
+   whenever it was lost there.
+5. `sequence` grows with every save and publication, across kills too: each save begins a new thousand thousand.
 """
 
 import asyncio
@@ -14,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kernelsearch.search import budget, checkpoint, patience, population, prompts
+from kernelsearch.search import budget, checkpoint, patience, population, prompts, verdict
 from kernelsearch.search.checkpoint import Checkpoint
 from kernelsearch.search.config import SearchConfig
 from kernelsearch.search.facts import Facts, Outcome, ProblemFacts, Reason
@@ -44,6 +46,8 @@ STRIDE = 1_000_000
 SAVE_SECONDS = 10.0
 """Between saves of what came without a verdict: failures of infrastructure, tokens of dropped answers."""
 ARCHIVE_SECONDS = 30.0
+KEEP_SECONDS = 30.0
+"""Between looks whether the best kernel is still kept: a hand may delete it, an outage may have cost its writing."""
 PUBLISH_SECONDS = 10.0
 LAST_SECONDS = 2.0
 """For the last save and for the last publication: the operator waits 5 s after the grace period, not longer."""
@@ -67,7 +71,9 @@ class Ledger:
         self._version = self._saved_version = 0
         self._store, self._archive, self._progress = store, archive, progress
         self._clock, self._observer = clock, observer
-        self._saving = asyncio.Lock()
+        self._saving, self._keeping = asyncio.Lock(), asyncio.Lock()
+        best = state.population.best
+        self._best: Mapping[str, Any] | None = verdict.recalled(best) if best else None
         self._next_id = state.next_id
         self._news = asyncio.Event()
         self.in_flight: dict[int, int] = {}
@@ -144,7 +150,11 @@ class Ledger:
         improved = self.population.best is not before
         await self._save()
         self.in_flight.pop(attempt.id, None)
-        await self._archive_it({**record, "best": improved})
+        record = {**record, "best": improved}
+        await self._archive_it(record)
+        if improved:
+            self._best = record
+            await self._keep_best()
         self._tell(asked, attempt, tokens, improved)
         self._news.set()
 
@@ -177,13 +187,20 @@ class Ledger:
             await self._clock.sleep(SAVE_SECONDS)
             await self._save()
 
+    async def keep_best(self) -> None:
+        """Write the best kernel wherever it is missing, at once and now and then. Runs until cancelled."""
+        while True:
+            await self._keep_best()
+            await self._clock.sleep(KEEP_SECONDS)
+
     async def close(self, end: budget.End) -> Outcome:
         """The last checkpoint and the last facts. Whatever fails here is told, and holds nothing up."""
         outcome = Outcome(end.reason, end.message, self._clock.now(), datetime.now(UTC).isoformat(timespec="seconds"))
         published = None if end.reason is Reason.SUSPENDED else outcome
         self._change(outcome=published)
         self.in_flight.clear()
-        await self._at_last(Service.STORE, self._save())
+        last = self._at_last(Service.ARCHIVE, self._write_best())
+        await asyncio.gather(self._at_last(Service.STORE, self._save()), last)
         self._saved = replace(self._state, sequence=self._saved.sequence + 1)
         facts = self._facts(self._saved).to_status()
         await self._at_last(Service.PROGRESS, self._publish_surely(facts))
@@ -219,6 +236,18 @@ class Ledger:
             await patience.within(ARCHIVE_SECONDS, self._clock, self._archive.append(record))
         except (InfrastructureError, TimeoutError) as error:
             self._observer.on(Trouble(Service.ARCHIVE, f"attempt {record['attempt']}: {error}"))
+
+    async def _keep_best(self) -> None:
+        try:
+            await patience.within(ARCHIVE_SECONDS, self._clock, self._write_best())
+        except (InfrastructureError, TimeoutError) as error:
+            self._observer.on(Trouble(Service.ARCHIVE, f"the best kernel: {error}", retry_in=KEEP_SECONDS))
+
+    async def _write_best(self) -> None:
+        """One at a time: the one that waits writes the later best."""
+        async with self._keeping:
+            if self._best is not None:
+                await self._archive.keep_best(self._best)
 
     async def _publish_surely(self, facts: Mapping[str, Any]) -> None:
         """Again and again: an outcome that nobody sees makes the operator start another runner."""

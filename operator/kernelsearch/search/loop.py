@@ -67,7 +67,7 @@ class Loop:
         """Run all chains until they stop or the search is over, and say why it is."""
         width = len(self.ledger.population.chains)
         chains = asyncio.gather(*(self.work(chain) for chain in range(width)))
-        why = await self.watch.over(chains, self.watch.follow(), self.ledger.keep_saved())
+        why = await self.watch.over(chains, self.watch.follow(), self.ledger.keep_saved(), self.ledger.keep_best())
         return await self.ledger.close(budget.settle(why, self.ledger.population))
 
     async def work(self, chain: int) -> str:

@@ -133,15 +133,21 @@ class Store(Protocol):
     async def load(self) -> Mapping[str, Any] | None:
         """The last saved checkpoint, or None for a new search."""
 
-    async def save(self, checkpoint: Mapping[str, Any]) -> None:
+    async def save(self, state: Mapping[str, Any], /) -> None:
         """Durable once this returns. Raises InfrastructureError when it cannot be."""
 
 
 class Archive(Protocol):
-    """Keeps every attempt whole: prompt, thought, answer, report."""
+    """Keeps every attempt whole (prompt, thought, answer, report), and the best kernel where people look for it."""
 
     async def append(self, record: Mapping[str, Any]) -> None:
         """Best effort by contract: raises InfrastructureError when the disk is full; the loop warns and goes on."""
+
+    async def keep_best(self, record: Mapping[str, Any]) -> None:
+        """This is the best attempt: write it unless it is there. Asked again and again, as it may be lost at any time.
+
+        Of an attempt that an earlier process made, the record may say no more than `verdict.recalled` does.
+        """
 
 
 @dataclass(frozen=True)

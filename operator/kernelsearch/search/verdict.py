@@ -136,6 +136,12 @@ def _with_timing(attempt: Attempt, report: Report) -> Attempt:
     )
 
 
+def recalled(attempt: Attempt) -> dict[str, Any]:
+    """What a checkpoint knows of an attempt that an earlier process archived, or was killed before it could."""
+    known: dict[str, Any] = {"attempt": attempt.id, "chain": attempt.chain, "step": attempt.kind.value}
+    return {**known, "source": attempt.source, "language": attempt.language}
+
+
 def as_record(asked_: Asked, prompt: str, answer: Answer, attempt: Attempt, reports: Reports) -> dict[str, Any]:
     """The whole attempt as the archive keeps it (`archive` describes the fields)."""
     full, champion = (report and report.model_dump(mode="json", by_alias=True) for report in reports)

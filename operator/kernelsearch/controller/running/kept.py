@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import json
 import time
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,10 @@ class FencedError(Exception):
     """Another pod has taken over."""
 
 
+class UnreadableError(Exception):
+    """What is kept is no checkpoint."""
+
+
 class Checkpoints:
     """Satisfies the loop's `Store` by shape."""
 
@@ -39,12 +44,17 @@ class Checkpoints:
         self._saved_at = float("-inf")
 
     async def load(self) -> Mapping[str, Any] | None:
-        """The last saved state, or None. Waits for the ConfigMap to be there. Raises a ClusterError."""
+        """The last saved state, or None, once the ConfigMap is there. Raises UnreadableError, or a ClusterError."""
         self._seen = found = await self._there()
         data = (found.get("binaryData") or {}).get(KEY)
         if not data:
             return None
-        state: Mapping[str, Any] = json.loads(gzip.decompress(b64decode(data)))
+        try:
+            state = json.loads(gzip.decompress(b64decode(data)))
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise UnreadableError(f"ConfigMap {self._name} holds no checkpoint: {error}") from error
+        if not isinstance(state, dict):
+            raise UnreadableError(f"ConfigMap {self._name} holds no checkpoint, but a {type(state).__name__}")
         return state
 
     async def save(self, state: Mapping[str, Any]) -> None:
