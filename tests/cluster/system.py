@@ -28,7 +28,7 @@ VALUES: dict[str, Any] = {
     "networkPolicy": {"apiServerCIDRs": [f"{NODE_IP}/32"], "apiServerPorts": [6443]},
     "runner": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}},
     "verifier": {
-        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "8Gi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "8Gi"}},
         "extraVolumes": [{"name": "site", "persistentVolumeClaim": {"claimName": CLAIM, "readOnly": True}}],
         "extraVolumeMounts": [{"name": "site", "mountPath": SITE, "readOnly": True}],
     },

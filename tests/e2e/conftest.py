@@ -4,7 +4,8 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 import yaml
 
 from cluster import images, machine, system
+from watching import PATIENCE_S
 
 GPUS = 2
+NOT_OURS = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+"""Every namespace has them, some a moment after it was made."""
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +40,6 @@ class Place:
 
     name: str
     cluster: machine.Cluster
-    made: list[str] = field(default_factory=list)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         return self.cluster.kubectl("-n", self.name, *arguments, stdin=stdin, check=check)
@@ -48,10 +51,22 @@ class Place:
         found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
         return found
 
-    def names(self, kind: str) -> list[str]:
-        return self.kubectl("get", kind, "-o", "name").split()
+    def change(self, name: str, **spec: Any) -> None:
+        """These parts of a search's spec."""
+        self.kubectl("patch", "ksearch", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
-    def wait(self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
+    def pods(self, component: str = "") -> list[dict[str, Any]]:
+        labels = ("-l", f"app.kubernetes.io/component={component}") if component else ()
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", *labels, "-o", "json"))["items"]
+        return found
+
+    def everything(self) -> set[str]:
+        """Kind and name of all objects in it but events and what every namespace has."""
+        kinds = self.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+        wanted = ",".join(each for each in kinds if not each.startswith("events"))
+        return set(self.kubectl("get", wanted, "-o", "name").split()) - NOT_OURS
+
+    def wait(self, name: str, holds: Callable[[dict[str, Any]], Any], seconds: float = PATIENCE_S) -> dict[str, Any]:
         """The search as soon as it holds; on failure everything that would explain it."""
         deadline = time.monotonic() + seconds
         while True:
@@ -59,10 +74,10 @@ class Place:
             if holds(found):
                 return found
             if time.monotonic() > deadline:
-                raise AssertionError(self._evidence(found))
+                raise AssertionError(self.evidence(found))
             time.sleep(0.5)
 
-    def _evidence(self, found: dict[str, Any]) -> str:
+    def evidence(self, found: dict[str, Any]) -> str:
         pods = self.kubectl("get", "pods", "-o", "wide", check=False)
         logs = self.kubectl("logs", f"{found['metadata']['name']}-runner", "--tail=30", check=False)
         status = json.dumps(found.get("status"), indent=1)[:6000]
@@ -76,6 +91,19 @@ def borrows_torch(cluster: machine.Cluster) -> bool:
 
 @pytest.fixture
 def place(cluster: machine.Cluster, borrows_torch: bool) -> Iterator[Place]:
+    with made(cluster, borrows_torch) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: machine.Cluster, borrows_torch: bool) -> Iterator[Place]:
+    """One for all tests of a file: a search that starts once serves them all."""
+    with made(cluster, borrows_torch) as place:
+        yield place
+
+
+@contextmanager
+def made(cluster: machine.Cluster, borrows_torch: bool) -> Iterator[Place]:
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     system.namespace(cluster, name)
     if borrows_torch:

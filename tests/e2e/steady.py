@@ -56,24 +56,22 @@ SCRIPT = {
     ],
     "fallback": "small",
 }
+MUTE = {**SCRIPT, "rules": [], "fallback": "none"}
+"""No answer holds a kernel."""
 
 
-def script(name: str = "steady") -> dict[str, Any]:
+def script() -> dict[str, Any]:
     """The answers, as a ConfigMap."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name},
-        "data": {"script.yaml": yaml.safe_dump(SCRIPT)},
-    }
+    data = {"script.yaml": yaml.safe_dump(SCRIPT), "mute.yaml": yaml.safe_dump(MUTE)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "steady"}, "data": data}
 
 
-def search(root: Path, name: str = "steady", **spec: Any) -> dict[str, Any]:
+def search(root: Path, name: str = "steady", answers: str = "script.yaml", **spec: Any) -> dict[str, Any]:
     """A search by these answers; `spec` goes over it, part by part."""
     reference = (root / "tests/problems/multiply_add.py").read_text()
     serve = {
         "image": "operator",
-        "args": ["replay-model", "--host", "0.0.0.0", "--port", "8000", "--script", "/etc/replay/script.yaml"],
+        "args": ["replay-model", "--host", "0.0.0.0", "--port", "8000", "--script", f"/etc/replay/{answers}"],
         "podTemplate": {
             "spec": {
                 "volumes": [{"name": "script", "configMap": {"name": "steady"}}],
@@ -87,7 +85,7 @@ def search(root: Path, name: str = "steady", **spec: Any) -> dict[str, Any]:
         "model": {"name": "replay:steady", "serve": serve},
         "verifiers": {"serve": {"device": "cpu"}},
         "search": {"chains": 2},
-        "budget": {"deadlineSeconds": 45, "gracePeriodSeconds": 10},
+        "budget": {"deadlineSeconds": 900, "gracePeriodSeconds": 10},
         **spec,
     }
     made = {
