@@ -182,7 +182,7 @@ WHY_EMPTY = {
     "solve-rate: Best speed-ups": UNTIMED,
     "solve-rate: Median best speed-up": UNTIMED,
     "alert KernelSearchTimingsDisturbed": UNTIMED,
-    "alert KernelSearchNoCorrectAttempts": "it wants twenty wrong attempts in a running search, which would take minutes",
+    "alert KernelSearchNoCorrectAttempts": "wants twenty wrong attempts in a running search: minutes",
 }
 """By the beginning of its name: why it cannot have data in this run."""
 
