@@ -26,6 +26,7 @@ def child(kind, version="1"):
 
 def observer(*bodies, children=()):
     seen = Observer()
+    seen.filled = True
     seen.ours = {Name("KernelSearch", "n", each["metadata"]["name"]): [each] for each in bodies}
     seen.children = {Name("KernelSearch", "n", name): [child(kind)] for name, kind in children}
     return seen
@@ -104,6 +105,20 @@ async def test_every_stream_is_asked_for_once_and_for_what_the_index_keeps_only(
     for kind, _, selector in server.asked:
         # A Pod that merely bears our managed-by label is in no index: it must not look like one that was missed.
         assert (names.OWNER_NAME in selector) == (kind not in handlers.OURS)
+
+
+async def test_indices_that_are_still_filled_are_no_dead_watch_unless_it_never_ends():
+    seen = observer(search("a", "1"))
+    seen.filled = False
+    look, health = check(Versions(a="2"), seen)
+
+    for _ in range(background.FILLING_ROUNDS):
+        await look.look(())
+    assert not health.trouble
+
+    for _ in range(2):
+        await look.look(())
+    assert health.trouble
 
 
 def test_every_watch_has_its_series():

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 KEYS_S = 300.0
 CHECK_S = 60.0
 SWEEP_S = 30.0
+FILLING_ROUNDS = 10
+"""Of the check of watches, while indices are filled: among thousands of objects that takes longer than one round."""
 OWNED = f"{handlers.SELECTOR},{names.OWNER_KIND},{names.OWNER_NAME}"
 """What the index keeps of other kinds: a stranger's object without the owner's labels would look like one missed."""
 WATCHED = {
@@ -60,9 +62,13 @@ class WatchCheck:
     def __init__(self, cluster: Cluster, observer: Observer, health: Health, metrics: OperatorMetrics) -> None:
         self._cluster, self._observer, self._health, self._metrics = cluster, observer, health, metrics
         self._unseen: dict[Kind, set[tuple[str, str]]] = {}
+        self._rounds = 0
 
     async def look(self, namespaces: tuple[str, ...]) -> None:
         """One round. A version that was already unseen a round ago means that the stream is dead."""
+        self._rounds += 1
+        if not self._observer.filled and self._rounds <= FILLING_ROUNDS:
+            return
         there = {kind: await self._versions(kind, selector, namespaces) for kind, selector in WATCHED.items()}
         seen = self._observer.versions()
         for kind, versions in there.items():

@@ -35,6 +35,8 @@ class Observer:
     """
 
     def __init__(self) -> None:
+        self.filled = False
+        """Whether there are indices yet: no handler runs before each is complete, and without objects none runs."""
         self.ours: Index = {}
         """Our objects by Name."""
         self.children: Index = {}
@@ -44,6 +46,7 @@ class Observer:
 
     def read(self, indices: Mapping[str, Index]) -> None:
         """Take hold of what kopf handed to a handler."""
+        self.filled = True
         self.ours, self.children, self.referring = indices["ours"], indices["children"], indices["referring"]
 
     def body(self, name: Name) -> Manifest | None:
