@@ -11,6 +11,7 @@ from kernelverify.host import patterns, tolerance
 from kernelverify.host.reference import Draw, finite
 from kernelverify_api.report import Sample, SetResult
 
+PAIR = 2
 LEFT_OUT = 0.001
 """Share of an integer output that may hang by a thread and is not judged."""
 
@@ -82,11 +83,11 @@ def _strides_ok(stride: Any, want: Tensor) -> bool:
 
 
 def _normal(skeleton: Any) -> Any:
-    """Tuples and lists alike."""
+    """Tuples and lists alike. A candidate's own words may be anything: what is malformed stays and equals nothing."""
     match skeleton:
         case {"tuple": list(items)} | list(items):
             return [_normal(item) for item in items]
-        case {"dict": list(pairs)}:
+        case {"dict": list(pairs)} if all(isinstance(pair, list) and len(pair) == PAIR for pair in pairs):
             return {"dict": sorted(([_normal(k), _normal(v)] for k, v in pairs), key=repr)}
         case _:
             return skeleton
