@@ -34,7 +34,8 @@ def publish(file, **keys):
 @pytest.fixture
 def guard(tmp_path, key):
     publish(tmp_path / "jwks.json", k1=key)
-    return Guard(tmp_path / "jwks.json", ISSUER, AUDIENCE, frozenset({"team"}))
+    (tmp_path / "namespaces").write_text("own\nteam")
+    return Guard(tmp_path / "jwks.json", ISSUER, AUDIENCE, tmp_path / "namespaces")
 
 
 def token(key, identity="k1", **changed):
@@ -111,4 +112,21 @@ def test_unreadable_keys_admit_nobody(tmp_path, key, text):
     file.write_text(text)
 
     with pytest.raises(RefusedError):
-        Guard(file, ISSUER, AUDIENCE, frozenset({"team"})).client(token(key))
+        Guard(file, ISSUER, AUDIENCE, tmp_path / "namespaces").client(token(key))
+
+
+def test_a_namespace_is_admitted_as_soon_as_the_file_has_it(guard, key):
+    newcomer = token(key, sub="system:serviceaccount:later:demo-runner")
+    with pytest.raises(RefusedError, match="allowedNamespaces"):
+        guard.client(newcomer)
+
+    guard.namespaces.write_text("team\nlater")
+
+    assert guard.client(newcomer) == "system:serviceaccount:later:demo-runner"
+
+
+def test_without_the_list_of_namespaces_nobody_is_admitted(guard, key):
+    guard.namespaces.unlink()
+
+    with pytest.raises(RefusedError, match="cannot be read"):
+        guard.client(token(key))

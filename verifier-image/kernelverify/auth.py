@@ -29,7 +29,8 @@ class Guard:
     """A JSON Web Key Set. Read anew when it changes: keys are rotated."""
     issuer: str
     audience: str
-    namespaces: frozenset[str]
+    namespaces: Path
+    """Names, one a line. Read for each request: who is admitted may change while searches run."""
     _keys: dict[str, Any] = field(default_factory=dict)
     _read: tuple[int, int] = (0, 0)
 
@@ -55,9 +56,15 @@ class Guard:
 
     def _admitted(self, subject: str) -> str:
         namespace = subject.removeprefix(SUBJECT).partition(":")[0] if subject.startswith(SUBJECT) else ""
-        if namespace not in self.namespaces:
+        if namespace not in self._allowed():
             raise RefusedError(f"{subject} is of a namespace that this pool does not admit (allowedNamespaces)")
         return subject
+
+    def _allowed(self) -> list[str]:
+        try:
+            return self.namespaces.read_text(encoding="utf-8").split()
+        except (OSError, ValueError) as error:
+            raise RefusedError(f"the admitted namespaces cannot be read: {type(error).__name__}") from error
 
     def _key(self, identity: str) -> Any:
         self._refresh()

@@ -178,7 +178,11 @@ def _unreadable(reference: Path, error: ProblemError, *, as_json: bool) -> None:
 @click.option("--jwks-file", type=click.Path(dir_okay=False, path_type=Path), help="The cluster's keys; read anew.")
 @click.option("--issuer", default="", help="Who must have issued a token.")
 @click.option("--audience", default="kernelsearch-verifier", show_default=True, help="For whom it must be meant.")
-@click.option("--namespaces", default="", help="Whose tokens are admitted, comma separated.")
+@click.option(
+    "--namespaces-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Namespaces whose tokens are admitted, one a line; read anew.",
+)
 def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     device: str,
     host: str,
@@ -188,7 +192,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     jwks_file: Path | None,
     issuer: str,
     audience: str,
-    namespaces: str,
+    namespaces_file: Path | None,
 ) -> None:
     """Serve evaluations over HTTP."""
     from kernelverify import app, auth
@@ -196,9 +200,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     _need_cpu(device)
     guard = None
     if how == "jwks":
-        if jwks_file is None or not issuer or not namespaces:
-            raise click.UsageError("--auth jwks needs --jwks-file, --issuer and --namespaces")
-        guard = auth.Guard(jwks_file, issuer, audience, frozenset(namespaces.split(",")))
+        if jwks_file is None or not issuer or namespaces_file is None:
+            raise click.UsageError("--auth jwks needs --jwks-file, --issuer and --namespaces-file")
+        guard = auth.Guard(jwks_file, issuer, audience, namespaces_file)
     elif host not in {"127.0.0.1", "localhost", "::1"} and not insecure_open:
         raise click.UsageError(f"--host {host} is no loopback address and nobody authenticates; add --insecure-open")
     asyncio.run(app.serve(settings.read(), host, port, guard))

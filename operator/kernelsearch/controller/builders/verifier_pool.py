@@ -12,7 +12,7 @@ from kernelsearch.controller.settings import Settings
 
 GRACE_SECONDS = 20
 """For evaluations that run; the pod gives up earlier when its last client is gone."""
-JWKS = "/etc/kernelverify/jwks"
+KEYS = "/etc/kernelverify/jwks"
 
 
 def service(owner: Manifest) -> Manifest:
@@ -29,10 +29,18 @@ def service(owner: Manifest) -> Manifest:
     )
 
 
-def keys(owner: Manifest, issuer: str, jwks: str) -> Manifest:
-    """What a verifier needs to check a runner's token by itself: it reaches nobody, the API server included."""
-    name = names.jwks(owner["metadata"]["name"])
-    return names.child(owner, "ConfigMap", name, names.VERIFIER, data={"issuer": issuer, "jwks.json": jwks})
+def keys(owner: Manifest, pool: VerifierPool, issuer: str, jwks: str) -> Manifest:
+    """What a verifier needs to check a runner's token by itself: it reaches nobody, the API server included.
+
+    All of it may change while verifiers run, so none of it is an argument of theirs: that would make their pods anew in
+    the middle of every search.
+    """
+    name, allowed = (
+        names.jwks(owner["metadata"]["name"]),
+        [owner["metadata"]["namespace"], *pool.spec.allowed_namespaces],
+    )
+    data = {"issuer": issuer, "jwks.json": jwks, "namespaces": "\n".join(allowed)}
+    return names.child(owner, "ConfigMap", name, names.VERIFIER, data=data)
 
 
 def deployment(owner: Manifest, pool: VerifierPool, settings: Settings, replicas: int, issuer: str) -> Manifest:
@@ -56,7 +64,6 @@ def deployment(owner: Manifest, pool: VerifierPool, settings: Settings, replicas
 def _pod(owner: Manifest, pool: VerifierPool, settings: Settings, issuer: str) -> Manifest:
     policy, spec = settings.policy, pool.spec
     scratch, scratch_mount = pods.scratch("tmp", "/tmp", "16Gi")  # noqa: S108 - the container's own
-    allowed = [owner["metadata"]["namespace"], *spec.allowed_namespaces]
     keys_volume = {"name": "keys", "configMap": {"name": names.jwks(owner["metadata"]["name"])}}
     container = {
         "name": "verifier",
@@ -64,8 +71,8 @@ def _pod(owner: Manifest, pool: VerifierPool, settings: Settings, issuer: str) -
         "imagePullPolicy": policy.image_pull_policy,
         "args": [
             *("serve", f"--device={spec.device.value}", "--host=0.0.0.0", f"--port={names.VERIFIER_PORT}"),
-            *("--auth=jwks", f"--jwks-file={JWKS}/jwks.json", f"--issuer={issuer}"),
-            *(f"--audience={names.AUDIENCE}", f"--namespaces={','.join(allowed)}"),
+            *("--auth=jwks", f"--jwks-file={KEYS}/jwks.json", f"--issuer={issuer}"),
+            *(f"--audience={names.AUDIENCE}", f"--namespaces-file={KEYS}/namespaces"),
         ],
         "env": [
             *pods.environment({"HOME": "/tmp", "KERNELVERIFY_CACHE": "/tmp/builds"}),  # noqa: S108
@@ -79,7 +86,7 @@ def _pod(owner: Manifest, pool: VerifierPool, settings: Settings, issuer: str) -
         "securityContext": pods.CONTAINER_SECURITY,
         "volumeMounts": [
             scratch_mount,
-            {"name": "keys", "mountPath": JWKS, "readOnly": True},
+            {"name": "keys", "mountPath": KEYS, "readOnly": True},
             *policy.verifier.extra_volume_mounts,
         ],
     }

@@ -20,7 +20,7 @@ def plan(seen: shared.Seen, pool: VerifierPool, settings: Settings) -> shared.Pl
     replicas = pool.spec.replicas if use.active else min(pool.spec.min_replicas, pool.spec.replicas)
     issuer = seen.extra.get("issuer", "")
     children = [
-        build.keys(seen.body, issuer, seen.extra.get("jwks", "")),
+        build.keys(seen.body, pool, issuer, seen.extra.get("jwks", "")),
         build.deployment(seen.body, pool, settings, replicas, issuer),
         build.service(seen.body),
     ]
