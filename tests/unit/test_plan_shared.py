@@ -78,3 +78,69 @@ def test_admitting_a_namespace_restarts_no_verifier():
     assert keys["data"]["namespaces"].split() == ["ns", "team"]
 
 
+# ---- pod templates ----
+
+
+def merged(kind="VerifierPool", **spec):
+    """The verifier's pod on a GPU, or the model's."""
+    more = {"device": "cuda", "gpu": {"count": 1, "product": "NVIDIA-H200"}} if kind == "VerifierPool" else {}
+    of = body(kind, **more, podTemplate={"spec": spec})
+    assert faults(of) == ""
+    return deployment(planned(of))["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("side", ["limits", "requests"])
+def test_one_amount_moves_request_and_limit_and_nothing_else(side):
+    pod = merged(containers=[{"resources": {side: {"memory": "64Gi"}}}])
+
+    assert pod["containers"][0]["resources"] == {
+        "limits": {"cpu": "4", "memory": "64Gi", "nvidia.com/gpu": "1"},
+        "requests": {"cpu": "4", "memory": "64Gi"},
+    }
+
+
+def test_amounts_on_both_sides_are_taken_as_they_are():
+    pod = merged(containers=[{"resources": {"limits": {"memory": "64Gi"}, "requests": {"memory": "32Gi", "cpu": "2"}}}])
+
+    assert pod["containers"][0]["resources"] == {
+        "limits": {"cpu": "2", "memory": "64Gi", "nvidia.com/gpu": "1"},
+        "requests": {"cpu": "2", "memory": "32Gi"},
+    }
+
+
+def test_a_node_selector_joins_the_gpus():
+    assert merged(nodeSelector={"pool": "gpu"})["nodeSelector"] == {
+        "nvidia.com/gpu.product": "NVIDIA-H200",
+        "pool": "gpu",
+    }
+
+
+def test_no_name_comes_twice():
+    env = [{"name": "HOME", "value": "/cache"}, {"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+    mounts = [{"name": "cache", "mountPath": "/cache"}, {"name": "cache", "mountPath": "/tmp"}]
+    volumes = [{"name": "cache", "emptyDir": {}}]
+
+    pod = merged("ModelServer", volumes=volumes, containers=[{"env": env, "volumeMounts": mounts}])
+
+    (made,) = pod["containers"]
+    assert made["env"] == [{"name": "HOME", "value": "/cache"}, {"name": "A", "value": "2"}]
+    assert {each["mountPath"]: each["name"] for each in made["volumeMounts"]} == {"/tmp": "tmp", "/cache": "cache"}
+    assert len(made["volumeMounts"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"limits": {"nvidia.com/gpu": "1"}}, "p.spec.containers[0].resources.limits: nvidia.com/gpu is not asked for"),
+        ({"requests": {"nvidia.com/mig-1g.10gb": "1"}}, "write spec.gpu"),
+        ({"claims": []}, "p.spec.containers[0].resources.claims: may not be set here"),
+    ],
+)
+def test_gpus_are_asked_for_by_their_field(resources, said):
+    assert said in "; ".join(template.faults({"spec": {"containers": [{"resources": resources}]}}, "p"))
+
+
+def test_the_digest_of_a_template_lies_beside_it():
+    made = deployment(planned(body()))
+
+    assert made["metadata"]["annotations"].keys() == {build.TEMPLATE}
