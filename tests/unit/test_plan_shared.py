@@ -67,6 +67,67 @@ def lives(passes, **spec):
     return found
 
 
+# ---- age ----
+
+
+def test_what_is_too_old_stays_away_while_the_same_searches_use_it():
+    assert lives([(0, 1), (59, 1), (60, 1), (61, 1), (300, 1)], maxLifetimeSeconds=60) == [1, 1, 0, 0, 0]
+
+
+def test_the_first_search_after_the_old_ones_begins_another_life():
+    assert lives([(0, 1), (60, 1), (70, 0), (80, 0), (90, 1), (149, 1), (150, 1)], maxLifetimeSeconds=60) == [
+        *(1, 0, 0, 0),
+        *(1, 1, 0),
+    ]
+
+
+def test_another_spec_begins_another_life():
+    assert lives([(0, 1), (60, 1), (70, 1, 2), (71, 1, 2)], maxLifetimeSeconds=60) == [1, 0, 1, 1]
+
+
+def test_a_change_of_the_spec_makes_nothing_younger():
+    assert lives([(0, 1), (59, 1, 2), (60, 1, 2)], maxLifetimeSeconds=60) == [1, 1, 0]
+
+
+def test_what_is_too_old_says_so_and_what_to_do():
+    young = planned(body(maxLifetimeSeconds=60)).status
+
+    old = planned(body(status=young, maxLifetimeSeconds=60), 60)
+
+    assert ready(old)["reason"] == "LifetimeOver"
+    assert "starts again for the first search" in ready(old)["message"]
+
+
+def test_the_end_of_a_life_is_not_slept_through():
+    young = planned(body(maxLifetimeSeconds=60)).status
+
+    assert planned(body(status=young, maxLifetimeSeconds=60), 55).requeue_seconds == 5
+
+
+def test_a_spec_that_cannot_be_served_makes_nothing_younger():
+    young = planned(body()).status
+
+    wrong = planned(body(status=young, replicas=64), 30, with_=_floor(max_replicas=2))
+
+    assert wrong.status["activeSince"] == stamp(0)
+
+
+def test_idle_pods_go_after_their_time():
+    assert lives([(0, 1), (10, 0), (39, 0), (40, 0), (50, 1)], idleTTLSeconds=30) == [1, 1, 1, 0, 1]
+
+
+# ---- what is told ----
+
+
+@pytest.mark.parametrize("kind", ["ModelServer", "VerifierPool"])
+def test_a_quota_that_forbids_pods_is_told(kind):
+    words = 'pods "demo" is forbidden: exceeded quota: gpus'
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
+    there = {**deployment(planned(body(kind))), "status": {"conditions": [failure]}}
+
+    assert ready(planned(body(kind), pods=(), children=[there]))["message"] == f"FailedCreate: {words}"
+
+
 # ---- verifiers ----
 
 

@@ -18,11 +18,10 @@ def plan(seen: shared.Seen, server: ModelServer, settings: Settings) -> shared.P
     """Deployment, Service and NetworkPolicy, or why not."""
     wrong = list(faults(server, settings))
     serving = build.Serving.resolve(server, _preset(server, settings) or {}, settings.operator_image)
-    use = shared.use(seen, server.spec.idle_ttl_seconds, server.spec.max_lifetime_seconds)
     if wrong:
-        use = shared.Use(active=False, idle_since=use.idle_since)
         ready = conditions.false("Ready", "InvalidSpec", "; ".join(wrong))
-        return shared.Plan((), _status(seen, use, ready, "Failed", server, serving), keep=True)
+        return shared.Plan((), _status(seen, shared.unserved(seen), ready, "Failed", server, serving), keep=True)
+    use = shared.use(seen, server.spec.idle_ttl_seconds, server.spec.max_lifetime_seconds)
     replicas = server.spec.replicas if use.active else 0
     deployment, pending = _deployment(seen, server, serving, settings, replicas)
     children = [deployment, build.service(seen.body, serving)]
@@ -94,6 +93,9 @@ def _image_and_arguments(deployment: Mapping[str, Any]) -> tuple[str, list[str],
 
 
 def _ready(seen: shared.Seen, use: shared.Use) -> tuple[conditions.Condition, str]:
+    if use.outlived:
+        words = "active for maxLifetimeSeconds; it starts again for the first search after its present ones are over"
+        return conditions.false("Ready", shared.LIFETIME_OVER, f"{words}, or with another spec"), "Idle"
     if not use.active:
         return conditions.false("Ready", "Idle", "nobody uses it; its pods start again with the next search"), "Idle"
     if shared.ready_pods(seen):

@@ -6,7 +6,7 @@ Invariants
 3. A spec that cannot be served leaves what runs alone and says so in `Ready`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,9 @@ from kernelsearch.controller.manifest import Key, Manifest
 from kernelsearch.controller.plan import clocks, conditions, pods
 
 LOOK_AGAIN_SECONDS = 60.0
+LIFETIME_OVER = "LifetimeOver"
+"""Reason of `Ready` while pods stay away because of their age. It is read back: by it a pass knows that they are away
+already, and does not start them again under those who used them."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +62,48 @@ class Seen:
 
 @dataclass(frozen=True)
 class Use:
-    """Since when the object has been idle, and whether its pods should run."""
+    """Whether the object's pods should run, and the two times that this depends on."""
 
     active: bool
     idle_since: datetime | None
+    active_since: datetime | None = None
+    """When its pods were started. Kept while they are away because of their age."""
+    outlived: bool = False
+    """Its pods would run, were they not too old."""
     asks_again_in: float = LOOK_AGAIN_SECONDS
 
 
 def use(seen: Seen, idle_ttl: int | None, max_lifetime: int | None = None) -> Use:
     """Whether pods should run. A pool that was never used is idle from its creation on."""
-    if seen.users:
-        return Use(active=not _too_old(seen, max_lifetime), idle_since=None)
-    since = clocks.time(seen.status.get("idleSince")) or seen.now
-    if idle_ttl is None:
-        return Use(active=not _too_old(seen, max_lifetime), idle_since=since)
-    ends = since + timedelta(seconds=idle_ttl)
-    left = (ends - seen.now).total_seconds()
-    return Use(active=left > 0, idle_since=since, asks_again_in=max(1.0, min(left, LOOK_AGAIN_SECONDS)))
+    idle, since = _idle_since(seen), _active_since(seen)
+    released, over = _after(idle, idle_ttl), _after(since, max_lifetime)
+    wanted = released is None or seen.now < released
+    outlived = wanted and over is not None and seen.now >= over
+    active = wanted and not outlived
+    started = (since or seen.now) if active else since if outlived else None
+    left = [(each - seen.now).total_seconds() for each in (released, over) if each is not None and each > seen.now]
+    return Use(active, idle, started, outlived, max(1.0, min([LOOK_AGAIN_SECONDS, *left])))
 
 
-def _too_old(seen: Seen, max_lifetime: int | None) -> bool:
-    since = clocks.time(seen.status.get("activeSince"))
-    return bool(max_lifetime and since and seen.now - since >= timedelta(seconds=max_lifetime))
+def unserved(seen: Seen) -> Use:
+    """Of a spec that cannot be served: what runs goes on growing older, and nothing starts."""
+    return Use(active=False, idle_since=_idle_since(seen), active_since=_active_since(seen))
+
+
+def _idle_since(seen: Seen) -> datetime | None:
+    return None if seen.users else clocks.time(seen.status.get("idleSince")) or seen.now
+
+
+def _active_since(seen: Seen) -> datetime | None:
+    """A lifetime that is over stays over for those who saw its end; a new user or another spec begins the next one."""
+    over = conditions.find(seen.status, "Ready").get("reason") == LIFETIME_OVER
+    came = bool(seen.users) and "idleSince" in seen.status
+    changed = seen.status.get("observedGeneration") != seen.generation
+    return None if over and (came or changed) else clocks.time(seen.status.get("activeSince"))
+
+
+def _after(since: datetime | None, seconds: int | None) -> datetime | None:
+    return None if since is None or seconds is None else since + timedelta(seconds=seconds)
 
 
 def ready_pods(seen: Seen) -> int:
@@ -89,8 +112,16 @@ def ready_pods(seen: Seen) -> int:
 
 def trouble(seen: Seen) -> str:
     """Why pods are not ready, in Kubernetes' own words."""
-    words = {pods.read(each).trouble for each in seen.pods}
+    words = {pods.read(each).trouble for each in seen.pods} | set(_refusals(seen))
     return "; ".join(sorted(filter(None, words)))[:1000] or "no pod exists yet"
+
+
+def _refusals(seen: Seen) -> Iterator[str]:
+    """Why a Deployment may not make its pods: a quota or an admission policy, which no pod is there to tell."""
+    for child in seen.children.values():
+        told = conditions.find(child.get("status") or {}, "ReplicaFailure")
+        if child["kind"] == "Deployment" and told.get("status") == "True":
+            yield f"{told.get('reason', 'FailedCreate')}: {told.get('message', '')}"[:500]
 
 
 def degraded(trouble: str) -> conditions.Condition:
@@ -102,13 +133,12 @@ def degraded(trouble: str) -> conditions.Condition:
 
 def status(seen: Seen, use_: Use, told: list[dict[str, Any]], phase: str, **more: Any) -> dict[str, Any]:
     """The operator's whole status of a shared object."""
-    active_since = seen.status.get("activeSince") if use_.active else None
     found = {
         "phase": phase,
         "conditions": told,
         "observedGeneration": seen.generation,
         "users": seen.users,
-        "activeSince": active_since or (clocks.text(seen.now) if use_.active else None),
+        "activeSince": clocks.text(use_.active_since),
         "idleSince": clocks.text(use_.idle_since),
         **more,
     }

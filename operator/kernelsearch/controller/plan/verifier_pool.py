@@ -13,10 +13,10 @@ from kernelsearch.controller.settings import Settings
 def plan(seen: shared.Seen, pool: VerifierPool, settings: Settings) -> shared.Plan:
     """Deployment, headless Service, keys and NetworkPolicy, or why not."""
     wrong = list(faults(pool, settings))
-    use = shared.use(seen, pool.spec.idle_ttl_seconds)
     if wrong:
         ready = conditions.false("Ready", "InvalidSpec", "; ".join(wrong))
-        return shared.Plan((), _status(seen, use, ready, "Failed", pool), keep=True)
+        return shared.Plan((), _status(seen, shared.unserved(seen), ready, "Failed", pool), keep=True)
+    use = shared.use(seen, pool.spec.idle_ttl_seconds)
     replicas = pool.spec.replicas if use.active else min(pool.spec.min_replicas, pool.spec.replicas)
     issuer = seen.extra.get("issuer", "")
     children = [
