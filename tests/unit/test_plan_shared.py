@@ -116,6 +116,67 @@ def test_idle_pods_go_after_their_time():
     assert lives([(0, 1), (10, 0), (39, 0), (40, 0), (50, 1)], idleTTLSeconds=30) == [1, 1, 1, 0, 1]
 
 
+# ---- floors ----
+
+
+def _floor(**values):
+    return SETTINGS.model_copy(update={"policy": SETTINGS.policy.model_copy(update=values)})
+
+
+def faults(of, with_=SETTINGS):
+    module = model_server if of["kind"] == "ModelServer" else verifier_pool
+    return "; ".join(module.faults(read(of), with_))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("image", "x"), ("command", ["sh", "-c", "x"]), ("args", []), ("engine", "custom")]
+)
+def test_presets_only_means_nothing_of_an_engines_own(field, value):
+    assert f"spec.{field}: this installation serves its presets" in faults(
+        body(**{field: value}), _floor(allow_custom_engine=False)
+    )
+
+
+def test_a_preset_alone_is_allowed_where_presets_only_are():
+    assert faults(body(gpu={"count": 2}), _floor(allow_custom_engine=False)) == ""
+
+
+@pytest.mark.parametrize("kind", ["ModelServer", "VerifierPool"])
+@pytest.mark.parametrize(
+    ("prefix", "image", "allowed"),
+    [
+        ("ghcr.io/acme", "ghcr.io/acme/x:1", True),
+        ("ghcr.io/acme/", "ghcr.io/acme/x:1", True),
+        ("ghcr.io/acme/x", "ghcr.io/acme/x", True),
+        ("ghcr.io/acme/x", "ghcr.io/acme/x:1", True),
+        ("ghcr.io/acme/x", "ghcr.io/acme/x@sha256:0", True),
+        ("ghcr.io/acme", "ghcr.io/acme-evil/x", False),
+        ("registry.example.com", "registry.example.com.evil.org/x", False),
+        ("ghcr.io/acme/x:1", "ghcr.io/acme/x:1.2", False),
+        ("ghcr.io/acme", "evil.org/ghcr.io/acme", False),
+    ],
+)
+def test_images_are_allowed_by_whole_parts_of_their_names(kind, prefix, image, allowed):
+    assert (faults(body(kind, image=image), _floor(allowed_images=(prefix,))) == "") is allowed
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        {"resourceName": "nvidia.com/mig-3g.40gb"},
+        {"resourceName": "nvidia.com/gpu.shared"},
+        {"product": "NVIDIA-H100-80GB-HBM3-SHARED"},
+        {"product": "NVIDIA-H100-80GB-HBM3-MIG-3g.40gb"},
+    ],
+)
+def test_parts_of_a_gpu_time_nothing(gpu):
+    assert "name a whole one" in faults(body("VerifierPool", device="cuda", gpu=gpu))
+
+
+def test_hosts_have_no_case():
+    assert settings.Policy(allowed_endpoint_hosts=("*.Example.COM",)).allowed_endpoint_hosts == ("*.example.com",)
+
+
 # ---- what is told ----
 
 

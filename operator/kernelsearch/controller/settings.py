@@ -17,6 +17,9 @@ from pydantic.alias_generators import to_camel
 
 from kernelsearch.controller.manifest import Manifest
 
+Host = Annotated[str, AfterValidator(str.lower)]
+"""Case means nothing in it."""
+
 
 class SettingsError(Exception):
     """The installation is unusable: the message names the variable or field, and what to write instead."""
@@ -108,6 +111,13 @@ class RunnerDefaults(PodDefaults):
         return {name: value for name, value in placed.items() if value}
 
 
+class ModelDefaults(PodDefaults):
+    """What every pod of a model gets."""
+
+    scratch: str = "100Gi"
+    """Most that /tmp may hold: engines download weights there when no claim holds them."""
+
+
 def _resources(cpu: str, memory: str) -> Manifest:
     """Requests and limits alike: a CPU quota below the request spoils timing, memory beyond it kills strangers."""
     amounts = {"cpu": cpu, "memory": memory}
@@ -119,16 +129,17 @@ class Policy(_Values):
 
     allowed_images: tuple[str, ...] = ()
     """Prefixes of images that an object may name. Empty: any."""
-    allowed_endpoint_hosts: tuple[str, ...] = ()
+    allowed_endpoint_hosts: tuple[Host, ...] = ()
     """Hosts that an endpoint may be on; `*.example.com` covers subdomains. Empty: any."""
     allow_custom_engine: bool = True
+    """Whether a ModelServer may say more about its engine than the name of a preset."""
     require_runtime_class: str = ""
     """RuntimeClass of verifier pods, such as gVisor's, that an object cannot replace. Empty: none required."""
     max_replicas: Annotated[int, Field(ge=1)] = 64
     network_policy: NetworkPolicies = NetworkPolicies()
     runner: RunnerDefaults = RunnerDefaults(resources=_resources("250m", "512Mi"))
     verifier: PodDefaults = PodDefaults(resources=_resources("4", "16Gi"))
-    model: PodDefaults = PodDefaults()
+    model: ModelDefaults = ModelDefaults()
     image_pull_secrets: tuple[str, ...] = ()
     image_pull_policy: str = "IfNotPresent"
 

@@ -12,6 +12,8 @@ from kernelsearch.controller.settings import Settings
 
 GB_OF = {"H200": 141, "H100": 80, "B200": 180, "A100": 80}
 """GPU memory by product, as far as presets need it; figures of the manufacturer's data sheets."""
+ENGINE = ("engine", "image", "command", "args")
+"""Fields that make another engine of a preset."""
 
 
 def plan(seen: shared.Seen, server: ModelServer, settings: Settings) -> shared.Plan:
@@ -43,12 +45,10 @@ def faults(server: ModelServer, settings: Settings) -> Iterator[str]:
         known = ", ".join(sorted(settings.presets)) or "none"
         yield f"spec.preset: no preset {spec.preset!r} in this installation; it has {known}"
         return
-    if not policy.allow_custom_engine and spec.image:
-        yield "spec.image: this installation serves its presets only; write spec.preset instead"
-    if spec.image and policy.allowed_images and not spec.image.startswith(policy.allowed_images):
-        yield f"spec.image: {spec.image} is not allowed here; it must begin with {' or '.join(policy.allowed_images)}"
-    if spec.replicas > policy.max_replicas:
-        yield f"spec.replicas: {spec.replicas} are more than the {policy.max_replicas} that this installation allows"
+    if not policy.allow_custom_engine:
+        for field in (each for each in ENGINE if getattr(spec, each) is not None):
+            yield f"spec.{field}: this installation serves its presets as they are; write spec.preset alone"
+    yield from shared.floors(spec.image, spec.replicas, policy)
     yield from _too_small(build.Serving.resolve(server, preset or {}, settings.operator_image))
 
 

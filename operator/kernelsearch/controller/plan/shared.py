@@ -13,6 +13,7 @@ from typing import Any
 
 from kernelsearch.controller.manifest import Key, Manifest
 from kernelsearch.controller.plan import clocks, conditions, pods
+from kernelsearch.controller.settings import Policy
 
 LOOK_AGAIN_SECONDS = 60.0
 LIFETIME_OVER = "LifetimeOver"
@@ -122,6 +123,20 @@ def _refusals(seen: Seen) -> Iterator[str]:
         told = conditions.find(child.get("status") or {}, "ReplicaFailure")
         if child["kind"] == "Deployment" and told.get("status") == "True":
             yield f"{told.get('reason', 'FailedCreate')}: {told.get('message', '')}"[:500]
+
+
+def floors(image: str | None, replicas: int, policy: Policy) -> Iterator[str]:
+    """Where a spec asks for what this installation does not allow."""
+    if image and policy.allowed_images and not any(_begins(image, each) for each in policy.allowed_images):
+        yield f"spec.image: {image} is not allowed here; it must begin with {' or '.join(policy.allowed_images)}"
+    if replicas > policy.max_replicas:
+        yield f"spec.replicas: {replicas} are more than the {policy.max_replicas} that this installation allows"
+
+
+def _begins(image: str, prefix: str) -> bool:
+    """Whole parts of a name only: what begins with `example.com/acme` is not in `example.com/acme-evil`."""
+    rest = image.removeprefix(prefix)
+    return image.startswith(prefix) and (not rest or rest[0] in "/:@" or prefix[-1] in "/:@")
 
 
 def degraded(trouble: str) -> conditions.Condition:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kernelsearch.api.verifier_pool import VerifierPool
+from kernelsearch.api.workload import Gpu
 from kernelsearch.controller.builders import names, network, template
 from kernelsearch.controller.builders import verifier_pool as build
 from kernelsearch.controller.plan import conditions, shared
@@ -32,15 +33,19 @@ def plan(seen: shared.Seen, pool: VerifierPool, settings: Settings) -> shared.Pl
 
 def faults(pool: VerifierPool, settings: Settings) -> Iterator[str]:
     """What is wrong with a spec that the schema admits, each with its remedy."""
-    spec, policy = pool.spec, settings.policy
+    spec = pool.spec
     yield from template.faults(spec.pod_template, "spec.podTemplate")
-    if spec.image and policy.allowed_images and not spec.image.startswith(policy.allowed_images):
-        yield f"spec.image: {spec.image} is not allowed here; it must begin with {' or '.join(policy.allowed_images)}"
-    if spec.replicas > policy.max_replicas:
-        yield f"spec.replicas: {spec.replicas} are more than the {policy.max_replicas} that this installation allows"
-    product = spec.gpu.product if spec.gpu else ""
-    if product.endswith("-SHARED") or "-MIG-" in product:
-        yield f"spec.gpu.product: {product} is a shared GPU, whose timings mean nothing; name a whole one"
+    yield from shared.floors(spec.image, spec.replicas, settings.policy)
+    for field, name in _parts_of_gpus(spec.gpu or Gpu()):
+        yield f"spec.gpu.{field}: {name} is no whole GPU, and timings on a part of one mean nothing; name a whole one"
+
+
+def _parts_of_gpus(gpu: Gpu) -> Iterator[tuple[str, str]]:
+    """By the names that NVIDIA's device plugin and its feature discovery give to shared GPUs and slices."""
+    if gpu.product.endswith("-SHARED") or "-MIG-" in gpu.product:
+        yield "product", gpu.product
+    if gpu.resource_name.endswith(".shared") or "/mig-" in gpu.resource_name:
+        yield "resourceName", gpu.resource_name
 
 
 def _ready(seen: shared.Seen, replicas: int) -> tuple[conditions.Condition, str]:
