@@ -116,6 +116,109 @@ def test_idle_pods_go_after_their_time():
     assert lives([(0, 1), (10, 0), (39, 0), (40, 0), (50, 1)], idleTTLSeconds=30) == [1, 1, 1, 0, 1]
 
 
+# ---- updates ----
+
+
+def observed(of, with_=SETTINGS):
+    """The Deployment as the API server shows it: with its defaults."""
+    found = deployment(planned(of, with_=with_))
+    container(found)["terminationMessagePath"] = "/dev/termination-log"
+    found["spec"]["template"]["metadata"]["creationTimestamp"] = None
+    return found
+
+
+def _model(**values):
+    model = SETTINGS.policy.model.model_copy(update=values)
+    return SETTINGS.model_copy(update={"policy": SETTINGS.policy.model_copy(update={"model": model})})
+
+
+PROXY = _model(env=({"name": "HTTPS_PROXY", "value": "http://proxy:3128"},))
+CHANGES = [
+    ({}, PROXY),
+    ({"image": "other:2"}, SETTINGS),
+    ({"gpu": {"count": 2}}, SETTINGS),
+    ({"port": 9000}, SETTINGS),
+    ({"podTemplate": {"metadata": {"labels": {"team": "x"}}}}, SETTINGS),
+]
+
+
+@pytest.mark.parametrize(("spec", "with_"), CHANGES)
+def test_pods_in_use_stay_whatever_would_change_them(spec, with_):
+    there = observed(body())
+
+    plan = planned(body(**spec), with_=with_, children=[there])
+
+    runs = there["spec"]["template"]
+    kept = {**runs, "metadata": {"labels": runs["metadata"]["labels"], "annotations": {}}}
+    assert deployment(plan)["spec"]["template"] == kept
+    assert conditions.find(plan.status, "UpdatePending")["reason"] == "InUse"
+    assert plan.status["endpoint"].endswith(":8000/v1")
+    service = next(each for each in plan.children if each["kind"] == "Service")
+    assert service["spec"]["ports"][0]["port"] == 8000
+
+
+@pytest.mark.parametrize(("spec", "with_"), CHANGES)
+@pytest.mark.parametrize(
+    "world",
+    [
+        {"users": 0},
+        {"pods": ()},
+        {"pods": ({"metadata": {"name": "p"}, "status": {"phase": "Pending"}},)},
+        {
+            "pods": (
+                {
+                    "metadata": {"name": "p"},
+                    "status": {"containerStatuses": [{"restartCount": 3, "state": {"running": {}}}]},
+                },
+            )
+        },
+    ],
+    ids=["unused", "no pods", "not scheduled", "crashing"],
+)
+def test_pods_that_nobody_loses_are_made_anew(spec, with_, world):
+    plan = planned(body(**spec), with_=with_, children=[observed(body())], **world)
+
+    assert deployment(plan) == deployment(planned(body(**spec), with_=with_))
+    assert not conditions.find(plan.status, "UpdatePending")
+
+
+def test_pods_that_load_weights_are_in_use():
+    loading = {
+        "metadata": {"name": "p"},
+        "status": {"containerStatuses": [{"restartCount": 0, "state": {"running": {}}}]},
+    }
+
+    plan = planned(body(), with_=PROXY, children=[observed(body())], pods=(loading,))
+
+    assert conditions.holds(plan.status, "UpdatePending")
+
+
+def test_a_change_that_is_taken_back_leaves_nothing_pending():
+    there = observed(body())
+    waiting = planned(body(), with_=PROXY, children=[there])
+
+    plan = planned(body(), children=[deployment(waiting)])
+
+    assert deployment(plan) == deployment(planned(body()))
+    assert not conditions.find(plan.status, "UpdatePending")
+
+
+def test_what_waits_for_its_update_goes_on_waiting():
+    once = planned(body(), with_=PROXY, children=[observed(body())])
+
+    twice = planned(body(), with_=PROXY, children=[deployment(once)])
+
+    assert deployment(twice) == deployment(once)
+    assert conditions.holds(twice.status, "UpdatePending")
+
+
+def test_more_replicas_come_at_once():
+    plan = planned(body(replicas=2), children=[observed(body())])
+
+    assert deployment(plan)["spec"]["replicas"] == 2
+    assert not conditions.find(plan.status, "UpdatePending")
+
+
 # ---- floors ----
 
 

@@ -7,13 +7,15 @@ from typing import Any, Self
 from kernelsearch.api.model_server import ModelServer
 from kernelsearch.api.workload import ModelGpu
 from kernelsearch.controller.builders import names, pods, template
-from kernelsearch.controller.manifest import Manifest
+from kernelsearch.controller.manifest import Manifest, digest
 from kernelsearch.controller.settings import Settings
 
 GRACE_SECONDS = 25
 WEIGHTS_SECONDS = 2 * 3600
 """A server of 700 GB of weights is not dead while it reads them."""
 PROBE_SECONDS = 5
+TEMPLATE = f"{names.DOMAIN}/template"
+"""Annotation: digest of the pod template as it was built. What the API server shows has its defaults filled in."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def service(owner: Manifest, serving: Serving) -> Manifest:
 def deployment(owner: Manifest, server: ModelServer, serving: Serving, settings: Settings, replicas: int) -> Manifest:
     labels = names.labels(owner, names.MODEL)
     pod = {"metadata": {"labels": labels}, "spec": _pod(server, serving, settings)}
-    return names.child(
+    merged = template.merged(pod, server.spec.pod_template)
+    made = names.child(
         owner,
         "Deployment",
         names.model(owner["metadata"]["name"]),
@@ -74,9 +77,43 @@ def deployment(owner: Manifest, server: ModelServer, serving: Serving, settings:
             "replicas": replicas,
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": names.selector(owner, names.MODEL)},
-            "template": template.merged(pod, server.spec.pod_template),
+            "template": merged,
         },
     )
+    made["metadata"]["annotations"] = {TEMPLATE: digest(merged)}
+    return made
+
+
+def same_template(wanted: Manifest, observed: Manifest) -> bool:
+    """The observed Deployment's pods were last built from the wanted one's template."""
+    return _built_from(observed) == _built_from(wanted)
+
+
+def kept(wanted: Manifest, observed: Manifest) -> Manifest:
+    """`wanted` with the pods as they run.
+
+    The template is applied as the API server shows it, not as it was once built: whatever was filled in or changed
+    since then, not one pod is made anew. That makes those fields ours too, until a template of our own is applied
+    again: it gives them up, and the API server fills them in as before.
+    """
+    runs = observed["spec"]["template"]
+    metadata = {name: value for name, value in runs["metadata"].items() if name != "creationTimestamp"}
+    annotations = {TEMPLATE: built} if (built := _built_from(observed)) else {}
+    return {
+        **wanted,
+        "metadata": {**wanted["metadata"], "annotations": annotations},
+        "spec": {**wanted["spec"], "template": {**runs, "metadata": metadata}},
+    }
+
+
+def port(deployment: Manifest, default: int) -> int:
+    """On which its pods answer."""
+    ports = deployment["spec"]["template"]["spec"]["containers"][0].get("ports") or ()
+    return next((int(each["containerPort"]) for each in ports if each.get("name") == "http"), default)
+
+
+def _built_from(deployment: Manifest) -> str:
+    return str((deployment["metadata"].get("annotations") or {}).get(TEMPLATE, ""))
 
 
 def _pod(server: ModelServer, serving: Serving, settings: Settings) -> Manifest:

@@ -1,12 +1,13 @@
 """What a ModelServer should look like."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kernelsearch.api.model_server import ModelServer
 from kernelsearch.controller.builders import model_server as build
 from kernelsearch.controller.builders import names, network, template
-from kernelsearch.controller.manifest import Key
+from kernelsearch.controller.manifest import Key, Manifest
 from kernelsearch.controller.plan import conditions, shared
 from kernelsearch.controller.settings import Settings
 
@@ -25,14 +26,18 @@ def plan(seen: shared.Seen, server: ModelServer, settings: Settings) -> shared.P
         return shared.Plan((), _status(seen, shared.unserved(seen), ready, "Failed", server, serving), keep=True)
     use = shared.use(seen, server.spec.idle_ttl_seconds, server.spec.max_lifetime_seconds)
     replicas = server.spec.replicas if use.active else 0
-    deployment, pending = _deployment(seen, server, serving, settings, replicas)
+    deployment = build.deployment(seen.body, server, serving, settings, replicas)
+    running = _in_use(seen, deployment)
+    if running is not None:
+        deployment = build.kept(deployment, running)
+        serving = replace(serving, port=build.port(running, serving.port))
     children = [deployment, build.service(seen.body, serving)]
     if settings.policy.network_policy.enabled:
         downloads = server.spec.weights.hf_token_secret_ref is not None
         policies = settings.policy.network_policy
         children.append(network.model(seen.body, policies, serving.port, downloads=downloads))
     ready, phase = _ready(seen, use)
-    status = _status(seen, use, ready, phase, server, serving, update_pending=pending)
+    status = _status(seen, use, ready, phase, server, serving, update_pending=running is not None)
     return shared.Plan(tuple(children), status, use.asks_again_in)
 
 
@@ -67,29 +72,13 @@ def _preset(server: ModelServer, settings: Settings) -> Mapping[str, Any] | None
     return settings.presets.get(server.spec.preset) if server.spec.preset else None
 
 
-def _deployment(
-    seen: shared.Seen, server: ModelServer, serving: build.Serving, settings: Settings, replicas: int
-) -> tuple[dict[str, Any], bool]:
-    """With users, the engine stays as it runs: an update would cost each of them an hour of loading."""
-    wanted = build.deployment(seen.body, server, serving, settings, replicas)
-    there = seen.children.get(Key("Deployment", names.model(server.metadata.name)))
-    if there is None or not seen.users or not replicas or not there["spec"].get("replicas"):
-        return wanted, False
-    running = _image_and_arguments(there)
-    if running == _image_and_arguments(wanted):
-        return wanted, False
-    container = wanted["spec"]["template"]["spec"]["containers"][0]
-    image, command, arguments = running
-    container.update(image=image, args=arguments)
-    container.pop("command", None)
-    if command:
-        container["command"] = command
-    return wanted, True
-
-
-def _image_and_arguments(deployment: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
-    return container["image"], list(container.get("command") or ()), list(container.get("args") or ())
+def _in_use(seen: shared.Seen, wanted: Manifest) -> Manifest | None:
+    """The Deployment as it runs, where another template would cost its users an hour of loading; None otherwise."""
+    there = seen.children.get(Key("Deployment", wanted["metadata"]["name"]))
+    if there is None or build.same_template(wanted, there):
+        return None
+    runs = wanted["spec"]["replicas"] and there["spec"].get("replicas")
+    return there if runs and seen.users and shared.working(seen) else None
 
 
 def _ready(seen: shared.Seen, use: shared.Use) -> tuple[conditions.Condition, str]:
@@ -115,7 +104,7 @@ def _status(
 ) -> dict[str, Any]:
     wanted = [ready, shared.degraded(seen.trouble)]
     if update_pending:
-        message = "the engine is updated when nobody uses it any more"
+        message = "its pods are made anew once nobody uses them, or once none of them works"
         wanted.append(conditions.true("UpdatePending", "InUse", message))
     written = conditions.written(wanted, seen.status, seen.generation, seen.now)
     metadata = seen.body["metadata"]

@@ -111,6 +111,16 @@ def ready_pods(seen: Seen) -> int:
     return sum(pods.read(each).ready for each in seen.pods)
 
 
+def working(seen: Seen) -> bool:
+    """An update would cost something: a pod answers, or loads. One that crashed has nothing to lose."""
+    return any(pods.read(each).ready or _loads(each) for each in seen.pods)
+
+
+def _loads(pod: Manifest) -> bool:
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    return any("running" in (each.get("state") or {}) and not each.get("restartCount") for each in containers)
+
+
 def trouble(seen: Seen) -> str:
     """Why pods are not ready, in Kubernetes' own words."""
     words = {pods.read(each).trouble for each in seen.pods} | set(_refusals(seen))
