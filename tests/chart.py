@@ -48,6 +48,7 @@ EVERYTHING: dict[str, Any] = {
         "affinity": {"nodeAffinity": {}},
         "priorityClassName": "searches",
     },
+    "model": {"scratch": "1Ti"},
     "verifier": {"extraVolumes": [{"name": "x"}], "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]},
     "metrics": {
         "serviceMonitor": {"enabled": True, "additionalLabels": {"release": "prometheus"}},

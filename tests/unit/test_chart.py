@@ -142,6 +142,7 @@ def test_defaults_of_the_chart_are_those_of_the_operator(tmp_path):
     plain = settings.Policy()
     assert found.network_policy == plain.network_policy
     assert found.verifier == plain.verifier
+    assert found.model.scratch == plain.model.scratch
     assert found.max_replicas == plain.max_replicas
     assert found.allowed_images == plain.allowed_images
 
@@ -157,6 +158,7 @@ def test_every_value_of_the_policy_arrives(tmp_path):
     assert policy.allow_custom_engine is False
     assert policy.require_runtime_class == "gvisor"
     assert policy.max_replicas == 4
+    assert policy.model.scratch == "1Ti"
     assert policy.network_policy.api_server_cidrs == ("10.0.0.1/32",)
     assert policy.network_policy.scrape_from == ({"namespaceSelector": {}},)
     assert policy.network_policy.external_ports == (443, 8443)
@@ -224,7 +226,7 @@ def test_every_preset_can_be_served(tmp_path):
     found = read(chart.render(tmp_path), tmp_path)
 
     for name, preset in found.presets.items():
-        server = model_server(preset=name)
+        server = model_server(preset=name, weights={"pvc": "weights"} if "gpu" in preset else {})
         assert list(model_plan.faults(server, found)) == []
         serving = build.Serving.resolve(server, preset, found.operator_image)
         owner = {
@@ -239,7 +241,8 @@ def test_every_preset_can_be_served(tmp_path):
 
 def test_deepseek_r1_is_refused_on_a_node_that_does_not_hold_it(tmp_path):
     found = read(chart.render(tmp_path), tmp_path)
-    server = model_server(preset="r1-fp8-8xh200", gpu={"count": 8, "product": "NVIDIA-H100-80GB-HBM3"})
+    gpu = {"count": 8, "product": "NVIDIA-H100-80GB-HBM3"}
+    server = model_server(preset="r1-fp8-8xh200", gpu=gpu, weights={"pvc": "r1"})
 
     (fault,) = model_plan.faults(server, found)
 

@@ -280,6 +280,41 @@ def test_hosts_have_no_case():
     assert settings.Policy(allowed_endpoint_hosts=("*.Example.COM",)).allowed_endpoint_hosts == ("*.example.com",)
 
 
+# ---- weights ----
+
+
+@pytest.mark.parametrize(
+    ("spec", "wrong"),
+    [
+        ({}, True),
+        ({"weights": {"pvc": "r1"}}, False),
+        ({"args": ["deepseek-ai/DeepSeek-R1"]}, False),
+        ({"image": "mine-with-weights:1"}, False),
+        ({"podTemplate": {"spec": {"containers": [{"volumeMounts": [{"name": "w", "mountPath": "/models"}]}]}}}, False),
+    ],
+)
+def test_a_preset_that_reads_weights_wants_to_know_where_they_are(spec, wrong):
+    with_ = SETTINGS.model_copy(update={"presets": WITH_WEIGHTS})
+
+    assert (
+        "spec.weights.pvc: preset r1 reads its weights from /models" in faults(body(preset="r1", **spec), with_)
+    ) is (wrong)
+
+
+def test_weights_that_the_installation_mounts_are_enough():
+    with_ = _model(extra_volume_mounts=({"name": "w", "mountPath": "/models"},)).model_copy(
+        update={"presets": WITH_WEIGHTS}
+    )
+
+    assert faults(body(preset="r1"), with_) == ""
+
+
+def test_downloads_have_the_room_that_the_installation_gives():
+    volumes = deployment(planned(body(), with_=_model(scratch="1Ti")))["spec"]["template"]["spec"]["volumes"]
+
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "1Ti"}} in volumes
+
+
 # ---- what is told ----
 
 

@@ -12,7 +12,7 @@ class Condition(Part):
 
     type: str = Field(max_length=316, pattern="^[A-Z][A-Za-z]*$")
     """Which aspect. Of a KernelSearch: Accepted, ModelReady, VerifiersReady, RunnerReady, Progressing, Solved,
-    Complete, Suspended and Degraded; of shared objects: Ready and Degraded."""
+    Complete, Suspended and Degraded; of shared objects: Ready and Degraded; of a ModelServer also UpdatePending."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     reason: str = Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")

@@ -35,7 +35,9 @@ class ModelServerSpec(ModelWorkload):
     """Give the GPUs back when nobody has used it for so many seconds; 0 means at once. The object stays, and the next
     search starts it again. Absent: never."""
     max_lifetime_seconds: int | None = Field(default=None, ge=60, le=2**31 - 1)
-    """Give the GPUs back when it has been active for so many seconds, whoever uses it. Absent: never."""
+    """Give the GPUs back when it has been active for so many seconds, whoever uses it: searches that use it then lose
+    their model, and end after their `budget.unavailableSeconds`. It starts again for the first search that comes when
+    they are over, or when this spec changes. Absent: never."""
     max_searches: int | None = Field(default=None, ge=1, le=100_000)
     """Searches that may use it at the same time; later ones wait. Absent: no limit."""
     allowed_namespaces: Namespaces = Field(default=(), max_length=64, json_schema_extra=SET)
@@ -48,7 +50,8 @@ class ModelServerStatus(Part):
     phase: SharedPhase | None = None
     """The state in a word, for people: Pending, Starting, Ready, Idle or Failed."""
     conditions: Conditions | None = None
-    """The state for programs. `Ready` says that it answers, or why not."""
+    """The state for programs. `Ready` says that it answers, or why not; `UpdatePending` that its pods are not yet what
+    the spec says, because searches use them."""
     observed_generation: Count | None = None
     """Generation of the spec that the operator last acted on."""
     endpoint: str | None = Field(default=None, max_length=512)
@@ -56,7 +59,7 @@ class ModelServerStatus(Part):
     users: Count | None = None
     """Searches that use it now."""
     active_since: Time | None = None
-    """When its pods were last started. Absent: they are not running."""
+    """When its pods were last started. Absent: they are not running. Kept when `maxLifetimeSeconds` ended them."""
     idle_since: Time | None = None
     """Since when nobody has used it. Absent: somebody does."""
 

@@ -58,9 +58,11 @@ class Weights(Part):
     """Where the weights come from."""
 
     pvc: Object | None = None
-    """A PersistentVolumeClaim that holds them, mounted at `/models`. Absent: the engine downloads them."""
+    """A PersistentVolumeClaim that holds them, mounted at `/models`. Presets that read `/models` need it. Absent: they
+    are in the image, or the engine downloads them into `/tmp`, which holds as much as the chart's `model.scratch`."""
     hf_token_secret_ref: KeyRef | None = None
-    """Token for the hub to download them from, given to the engine as `HF_TOKEN`. It also opens the network to it."""
+    """Token for the hub to download them from, given to the engine as `HF_TOKEN`. It also opens the network to it:
+    without it nothing can be downloaded, public weights included."""
 
 
 class ModelWorkload(Part):
@@ -91,7 +93,8 @@ class ModelWorkload(Part):
     pod_template: PodTemplate = Field(default={})
     """Parts of a pod template to merge in: labels, annotations, nodeSelector, tolerations, affinity,
     topologySpreadConstraints, priorityClassName, schedulerName, imagePullSecrets, runtimeClassName, volumes (claims,
-    ConfigMaps, emptyDir), and resources, env and volumeMounts of the one container. Anything else is refused."""
+    ConfigMaps, emptyDir), and resources, env and volumeMounts of the one container. An amount of CPU or memory under
+    limits or requests alone stands for both. Anything else is refused, GPUs too: they have a field of their own."""
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Self:

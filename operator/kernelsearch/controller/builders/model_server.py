@@ -14,6 +14,8 @@ GRACE_SECONDS = 25
 WEIGHTS_SECONDS = 2 * 3600
 """A server of 700 GB of weights is not dead while it reads them."""
 PROBE_SECONDS = 5
+WEIGHTS = "/models"
+"""Where the claim is mounted."""
 TEMPLATE = f"{names.DOMAIN}/template"
 """Annotation: digest of the pod template as it was built. What the API server shows has its defaults filled in."""
 
@@ -118,7 +120,7 @@ def _built_from(deployment: Manifest) -> str:
 
 def _pod(server: ModelServer, serving: Serving, settings: Settings) -> Manifest:
     policy, spec = settings.policy, server.spec
-    scratch, scratch_mount = pods.scratch("tmp", "/tmp", "16Gi")  # noqa: S108 - the container's own
+    scratch, scratch_mount = pods.scratch("tmp", "/tmp", policy.model.scratch)  # noqa: S108 - the container's own
     volumes, mounts = [scratch], [scratch_mount]
     if serving.shm:
         volume, mount = pods.scratch("shm", "/dev/shm", serving.shm, memory=True)  # noqa: S108
@@ -127,7 +129,7 @@ def _pod(server: ModelServer, serving: Serving, settings: Settings) -> Manifest:
     if spec.weights.pvc:
         claim = {"claimName": spec.weights.pvc, "readOnly": True}
         volumes.append({"name": "weights", "persistentVolumeClaim": claim})
-        mounts.append({"name": "weights", "mountPath": "/models", "readOnly": True})
+        mounts.append({"name": "weights", "mountPath": WEIGHTS, "readOnly": True})
     container: Manifest = {
         "name": "model",
         "image": serving.image,

@@ -54,7 +54,10 @@ def faults(server: ModelServer, settings: Settings) -> Iterator[str]:
         for field in (each for each in ENGINE if getattr(spec, each) is not None):
             yield f"spec.{field}: this installation serves its presets as they are; write spec.preset alone"
     yield from shared.floors(spec.image, spec.replicas, policy)
-    yield from _too_small(build.Serving.resolve(server, preset or {}, settings.operator_image))
+    serving = build.Serving.resolve(server, preset or {}, settings.operator_image)
+    yield from _too_small(serving)
+    if preset is not None and spec.image is None and spec.args is None:
+        yield from _without_weights(server, serving, settings)
 
 
 def _too_small(serving: build.Serving) -> Iterator[str]:
@@ -66,6 +69,22 @@ def _too_small(serving: build.Serving) -> Iterator[str]:
             f"spec.gpu: {gpu.count} x {gpu.product} hold {each * gpu.count} GB and the weights need "
             f"{serving.memory_gb} GB; ask for more GPUs, or for larger ones"
         )
+
+
+def _without_weights(server: ModelServer, serving: build.Serving, settings: Settings) -> Iterator[str]:
+    """A preset that reads a folder of weights would else start on an empty one, again and again."""
+    reads = any(_below_weights(word) for word in (*serving.command, *serving.args))
+    mounts = (*settings.policy.model.extra_volume_mounts, *template.mounts(server.spec.pod_template))
+    mounted = server.spec.weights.pvc or any(_below_weights(str(each.get("mountPath", ""))) for each in mounts)
+    if reads and not mounted:
+        yield (
+            f"spec.weights.pvc: preset {server.spec.preset} reads its weights from {build.WEIGHTS}, and nothing is "
+            "mounted there; name the claim that holds them"
+        )
+
+
+def _below_weights(path: str) -> bool:
+    return path == build.WEIGHTS or path.startswith(f"{build.WEIGHTS}/")
 
 
 def _preset(server: ModelServer, settings: Settings) -> Mapping[str, Any] | None:
