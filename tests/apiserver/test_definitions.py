@@ -1,5 +1,6 @@
 """The definitions as a real API server reads them."""
 
+import json
 import time
 
 import pytest
@@ -25,13 +26,19 @@ def test_the_spec_is_fixed_once_the_search_has_started(namespace, quickstart):
     started = '{"status": {"startTime": "2026-01-01T00:00:00Z"}}'
     namespace.kubectl("patch", "ksearch", "quickstart", "--subresource=status", "--type=merge", "-p", started)
 
-    quickstart["spec"]["model"]["name"] = "another"
-    told = namespace.apply(quickstart, check=False)
-    quickstart["spec"]["model"]["name"] = "replay:quickstart"
+    for change in (
+        {"model": {"name": "another"}},
+        {"search": {"chains": 7}},
+        {"baselines": ["eager", "compile"]},
+        {"archive": {"url": "s3://bucket/place"}},
+        {"queueName": "late"},
+    ):
+        patch = json.dumps({"spec": change})
+        told = namespace.kubectl("patch", "ksearch", "quickstart", "--type=merge", "-p", patch, check=False)
+        assert "cannot change once the search has started" in told, change
     quickstart["spec"]["budget"]["deadlineSeconds"] = 30
     namespace.apply(quickstart)
 
-    assert "cannot change once the search has started" in told
     assert namespace.get("ksearch", "quickstart")["spec"]["budget"]["deadlineSeconds"] == 30
 
 

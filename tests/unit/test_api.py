@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kernelsearch.api import part, validation
+from kernelsearch.api.kernelsearch import FIXED
 from kernelsearch.api.part import Part
 from kernelsearch.api.spec import KernelSearchSpec
 from kernelsearch.api.status import Attempts, KernelSearchStatus
@@ -113,8 +114,11 @@ def test_the_api_says_the_same_words_as_the_wire(field, wire):
     assert [each.lower() for each in schema[name]["enum"]] == [each.value for each in wire]
 
 
-def test_changeable_fields_are_fields():
-    assert {field.alias for field in KernelSearchSpec.model_fields.values()} >= set(KernelSearchSpec.changeable)
+def test_each_field_of_the_spec_is_fixed_or_changeable():
+    fields = {field.alias for field in KernelSearchSpec.model_fields.values()}
+
+    assert {*KernelSearchSpec.changeable, *FIXED, "managedBy"} == fields
+    assert not set(KernelSearchSpec.changeable) & set(FIXED)
 
 
 def facts(**more) -> Facts:

@@ -56,6 +56,14 @@ def test_every_condition_is_there_from_the_first_pass():
             "no preset 'other' in this installation; it has replay",
         ),
         ({"queueName": "q"}, "spec.queueName"),
+        (
+            {"model": {"name": "r1", "serve": {"image": "x", "podTemplate": {"spec": {"hostNetwork": True}}}}},
+            "spec.model.serve.podTemplate.spec.hostNetwork",
+        ),
+        (
+            {"verifiers": {"serve": {"device": "cuda", "gpu": {"count": 1, "product": "NVIDIA-H100-SHARED"}}}},
+            "spec.verifiers.serve.gpu.product",
+        ),
         ({"archive": {"url": "s3://x"}}, "spec.archive"),
         (
             {"problem": {"kernelBench": {"level": 1, "id": 1, "source": {"url": "/data"}}}},

@@ -8,13 +8,17 @@ from kernelsearch.api.spec import KernelSearchSpec
 from kernelsearch.api.status import KernelSearchStatus
 
 STARTED = "!has(oldSelf.status) || !has(oldSelf.status.startTime)"
-FIXED = ("problem", "kernel", "model", "verifiers")
+FIXED = ("problem", "kernel", "model", "verifiers", "search", "baselines", "queueName", "archive")
 """What cannot change once the search has started: results would no longer be about the same thing."""
 
 
 def _equal(field: str) -> str:
     """CEL: this part of the spec is as it was, or absent as it was."""
-    return f"self.spec.{field} == oldSelf.spec.{field}"
+    same = f"self.spec.{field} == oldSelf.spec.{field}"
+    (described,) = (each for each in KernelSearchSpec.model_fields.values() if each.alias == field)
+    if described.default is not None:
+        return same
+    return f"has(self.spec.{field}) == has(oldSelf.spec.{field}) && (!has(self.spec.{field}) || {same})"
 
 
 class KernelSearch(Resource):

@@ -166,5 +166,5 @@ class KernelSearchSpec(Part):
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Delete this object so many seconds after its end; 0 means at once. Absent: keep it."""
 
-    changeable: ClassVar[tuple[str, ...]] = ("budget", "suspend", "stop", "ttlSecondsAfterFinished")
+    changeable: ClassVar[tuple[str, ...]] = ("budget", "suspend", "stop", "retainBest", "ttlSecondsAfterFinished")
     """Fields that may change while a search runs."""

@@ -53,7 +53,7 @@ class Serving:
         )
 
 
-def service(owner: Manifest, serving: Serving) -> Manifest:
+def service(owner: Manifest) -> Manifest:
     return names.child(
         owner,
         "Service",
@@ -61,7 +61,8 @@ def service(owner: Manifest, serving: Serving) -> Manifest:
         names.MODEL,
         spec={
             "selector": names.selector(owner, names.MODEL),
-            "ports": [{"name": "http", "port": serving.port, "targetPort": "http"}],
+            # the same for every engine, so that a runner knows the address before the pod's own port is known
+            "ports": [{"name": "http", "port": names.MODEL_PORT, "targetPort": "http"}],
         },
     )
 

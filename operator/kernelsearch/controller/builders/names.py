@@ -44,8 +44,8 @@ def jwks(pool: str) -> str:
     return f"{pool}-jwks"
 
 
-def model_url(server: str, namespace: str, port: int = MODEL_PORT) -> str:
-    return f"http://{model(server)}.{namespace}.svc:{port}/v1"
+def model_url(server: str, namespace: str) -> str:
+    return f"http://{model(server)}.{namespace}.svc:{MODEL_PORT}/v1"
 
 
 def verifier_service(pool: str, namespace: str) -> str:

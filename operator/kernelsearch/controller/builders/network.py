@@ -28,7 +28,7 @@ def runner(owner: Manifest, policies: NetworkPolicies, *, outside: bool) -> Mani
             "to": [{"ipBlock": {"cidr": cidr}} for cidr in policies.api_server_cidrs],
             "ports": [_port(port) for port in policies.api_server_ports],
         },
-        _rule("to", [_anywhere(names.MODEL)], names.MODEL_PORT),
+        {"to": [_anywhere(names.MODEL)]},  # an engine's port is its own; the model's ingress opens no other
         _rule("to", [_anywhere(names.VERIFIER)], names.VERIFIER_PORT),
     ]
     if outside:

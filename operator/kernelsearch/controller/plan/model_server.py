@@ -23,7 +23,7 @@ def plan(seen: shared.Seen, server: ModelServer, settings: Settings) -> shared.P
     serving = build.Serving.resolve(server, _preset(server, settings) or {}, settings.operator_image)
     if wrong:
         ready = conditions.false("Ready", "InvalidSpec", "; ".join(wrong))
-        return shared.Plan((), _status(seen, shared.unserved(seen), ready, "Failed", server, serving), keep=True)
+        return shared.Plan((), _status(seen, shared.unserved(seen), ready, "Failed", server), keep=True)
     use = shared.use(seen, server.spec.idle_ttl_seconds, server.spec.max_lifetime_seconds)
     replicas = server.spec.replicas if use.active else 0
     deployment = build.deployment(seen.body, server, serving, settings, replicas)
@@ -31,13 +31,13 @@ def plan(seen: shared.Seen, server: ModelServer, settings: Settings) -> shared.P
     if running is not None:
         deployment = build.kept(deployment, running)
         serving = replace(serving, port=build.port(running, serving.port))
-    children = [deployment, build.service(seen.body, serving)]
+    children = [deployment, build.service(seen.body)]
     if settings.policy.network_policy.enabled:
         downloads = server.spec.weights.hf_token_secret_ref is not None
         policies = settings.policy.network_policy
         children.append(network.model(seen.body, policies, serving.port, downloads=downloads))
     ready, phase = _ready(seen, use)
-    status = _status(seen, use, ready, phase, server, serving, update_pending=running is not None)
+    status = _status(seen, use, ready, phase, server, update_pending=running is not None)
     return shared.Plan(tuple(children), status, use.asks_again_in)
 
 
@@ -54,6 +54,8 @@ def faults(server: ModelServer, settings: Settings) -> Iterator[str]:
         for field in (each for each in ENGINE if getattr(spec, each) is not None):
             yield f"spec.{field}: this installation serves its presets as they are; write spec.preset alone"
     yield from shared.floors(spec.image, spec.replicas, policy)
+    if spec.max_searches is not None:
+        yield "spec.maxSearches: searches are not made to wait yet; leave it out, and bound them by quotas"
     serving = build.Serving.resolve(server, preset or {}, settings.operator_image)
     yield from _too_small(serving)
     if preset is not None and spec.image is None and spec.args is None:
@@ -117,7 +119,6 @@ def _status(
     ready: conditions.Condition,
     phase: str,
     server: ModelServer,
-    serving: build.Serving,
     *,
     update_pending: bool = False,
 ) -> dict[str, Any]:
@@ -127,5 +128,5 @@ def _status(
         wanted.append(conditions.true("UpdatePending", "InUse", message))
     written = conditions.written(wanted, seen.status, seen.generation, seen.now)
     metadata = seen.body["metadata"]
-    endpoint = names.model_url(server.metadata.name, metadata["namespace"], serving.port)
+    endpoint = names.model_url(server.metadata.name, metadata["namespace"])
     return shared.status(seen, use, written, phase, endpoint=endpoint)

@@ -17,17 +17,29 @@ Pending ──────▶ Starting ─────▶ Running ────�
                    └─ Suspended ◀──┘ ───────────────────────┘ stop
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from kernelsearch.api.kernelsearch import KernelSearch
+from kernelsearch.api.model_server import ModelServer
 from kernelsearch.api.spec import KernelSearchSpec
+from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller.builders import names, network, owned, reach, runner
 from kernelsearch.controller.manifest import Key, Manifest
-from kernelsearch.controller.plan import clocks, conditions, outcome, pods, readiness, standing
+from kernelsearch.controller.plan import (
+    clocks,
+    conditions,
+    model_server,
+    outcome,
+    pods,
+    readiness,
+    standing,
+    verifier_pool,
+)
 from kernelsearch.controller.plan.clocks import Clocks
 from kernelsearch.controller.plan.conditions import Condition
 from kernelsearch.controller.plan.outcome import Ending
@@ -66,7 +78,7 @@ def invalid(seen: Seen, message: str) -> Plan:
 
 
 def _refusal(seen: Seen, search: KernelSearch, settings: Settings) -> Condition | None:
-    if wrong := "; ".join(faults(search, settings)):
+    if wrong := "; ".join([*faults(search, settings), *_faults_of_owned(seen, search, settings)]):
         return conditions.false("Accepted", "InvalidSpec", wrong)
     if seen.missing_reference:
         return conditions.false("Accepted", "ProblemNotFound", seen.missing_reference)
@@ -88,10 +100,19 @@ def faults(search: KernelSearch, settings: Settings) -> Iterator[str]:
         yield f"spec.model.endpoint.url: {urlsplit(endpoint.url).hostname} is not allowed here; allowed are {hosts}"
     if endpoint:
         yield from reach.faults(endpoint.url, policy.network_policy, "spec.model.endpoint.url")
-    serve = spec.model.serve
-    if serve and serve.preset and serve.preset not in settings.presets:
-        known = ", ".join(sorted(settings.presets)) or "none"
-        yield f"spec.model.serve.preset: no preset {serve.preset!r} in this installation; it has {known}"
+
+
+def _faults_of_owned(seen: Seen, search: KernelSearch, settings: Settings) -> Iterator[str]:
+    """Of the ModelServer and the VerifierPool that it would make: once it has started, neither can be changed."""
+    found: list[tuple[str, Iterable[str]]] = []
+    if search.spec.model.serve is not None:
+        made = owned.model_server(seen.body, search)
+        found.append(("model", model_server.faults(ModelServer.stored(made), settings)))
+    if search.spec.verifiers.serve is not None:
+        made = owned.verifier_pool(seen.body, search)
+        found.append(("verifiers", verifier_pool.faults(VerifierPool.stored(made), settings)))
+    for part, words in found:
+        yield from (re.sub(r"(?<![\w.])spec\.", f"spec.{part}.serve.", each) for each in words)
 
 
 def _allowed(url: str, hosts: tuple[str, ...]) -> bool:
