@@ -8,7 +8,6 @@ from cluster_objects import SETTINGS, at, stamp
 from kernelsearch.api.model_server import ModelServer
 from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller import settings
-from kernelsearch.controller.builders import model_server as build
 from kernelsearch.controller.builders import template
 from kernelsearch.controller.manifest import key
 from kernelsearch.controller.plan import conditions, model_server, shared, verifier_pool
@@ -315,6 +314,27 @@ def test_downloads_have_the_room_that_the_installation_gives():
     assert {"name": "tmp", "emptyDir": {"sizeLimit": "1Ti"}} in volumes
 
 
+@pytest.mark.parametrize(
+    ("product", "each"),
+    [
+        ("NVIDIA-H200", 141),
+        ("NVIDIA-H100-80GB-HBM3", 80),
+        ("NVIDIA-H100-NVL", 94),
+        ("NVIDIA-A100-SXM4-40GB", 40),
+        ("NVIDIA-A100-SXM4-80GB", 80),
+        ("NVIDIA-GH200-480GB", None),
+        ("NVIDIA-A100-SXM4-40GB-MIG-3g.20gb", None),
+        ("", None),
+    ],
+)
+def test_a_gpu_is_known_by_whole_words_of_its_name(product, each):
+    preset = {"image": "vllm", "gpu": {"product": product, "count": 1}, "memoryGB": 1000}
+
+    told = faults(body(preset="big"), SETTINGS.model_copy(update={"presets": {"big": preset}}))
+
+    assert told == "" if each is None else f"hold {each} GB" in told
+
+
 # ---- what is told ----
 
 
@@ -398,9 +418,3 @@ def test_no_name_comes_twice():
 )
 def test_gpus_are_asked_for_by_their_field(resources, said):
     assert said in "; ".join(template.faults({"spec": {"containers": [{"resources": resources}]}}, "p"))
-
-
-def test_the_digest_of_a_template_lies_beside_it():
-    made = deployment(planned(body()))
-
-    assert made["metadata"]["annotations"].keys() == {build.TEMPLATE}

@@ -11,8 +11,17 @@ from kernelsearch.controller.manifest import Key, Manifest
 from kernelsearch.controller.plan import conditions, shared
 from kernelsearch.controller.settings import Settings
 
-GB_OF = {"H200": 141, "H100": 80, "B200": 180, "A100": 80}
-"""GPU memory by product, as far as presets need it; figures of the manufacturer's data sheets."""
+GB_OF: tuple[tuple[frozenset[str], int], ...] = (
+    (frozenset({"MIG"}), 0),
+    (frozenset({"A100", "40GB"}), 40),
+    (frozenset({"A100"}), 80),
+    (frozenset({"H100", "NVL"}), 94),
+    (frozenset({"H100"}), 80),
+    (frozenset({"H200"}), 141),
+    (frozenset({"B200"}), 180),
+)
+"""GPU memory by words of the product's name, the first that fits; 0 when nobody knows. Figures of the manufacturer's
+data sheets."""
 ENGINE = ("engine", "image", "command", "args")
 """Fields that make another engine of a preset."""
 
@@ -65,7 +74,8 @@ def faults(server: ModelServer, settings: Settings) -> Iterator[str]:
 def _too_small(serving: build.Serving) -> Iterator[str]:
     """The preflight: weights that cannot fit are refused before a node is taken for an hour."""
     gpu = serving.gpu
-    each = next((size for name, size in GB_OF.items() if gpu and name in gpu.product), 0)
+    words = frozenset(gpu.product.split("-")) if gpu else frozenset()
+    each = next((size for needed, size in GB_OF if needed <= words), 0)
     if gpu and each and each * gpu.count < serving.memory_gb:
         yield (
             f"spec.gpu: {gpu.count} x {gpu.product} hold {each * gpu.count} GB and the weights need "
