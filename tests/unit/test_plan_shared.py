@@ -12,7 +12,20 @@ from kernelsearch.controller.builders import template
 from kernelsearch.controller.manifest import key
 from kernelsearch.controller.plan import conditions, model_server, shared, verifier_pool
 
-READY = {"metadata": {"name": "p"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+
+def pod(**status):
+    return {"metadata": {"name": "p"}, "status": status}
+
+
+def runs(restarts=0):
+    return pod(containerStatuses=[{"restartCount": restarts, "state": {"running": {}}}])
+
+
+def ending():
+    return {**runs(), "metadata": {"name": "p", "deletionTimestamp": stamp(0)}}
+
+
+READY = pod(conditions=[{"type": "Ready", "status": "True"}])
 WITH_WEIGHTS = {
     "r1": {"engine": "vllm", "image": "vllm", "command": ["vllm", "serve"], "args": ["/models", "--port=8000"]}
 }
@@ -159,20 +172,8 @@ def test_pods_in_use_stay_whatever_would_change_them(spec, with_):
 @pytest.mark.parametrize(("spec", "with_"), CHANGES)
 @pytest.mark.parametrize(
     "world",
-    [
-        {"users": 0},
-        {"pods": ()},
-        {"pods": ({"metadata": {"name": "p"}, "status": {"phase": "Pending"}},)},
-        {
-            "pods": (
-                {
-                    "metadata": {"name": "p"},
-                    "status": {"containerStatuses": [{"restartCount": 3, "state": {"running": {}}}]},
-                },
-            )
-        },
-    ],
-    ids=["unused", "no pods", "not scheduled", "crashing"],
+    [{"users": 0}, {"pods": ()}, {"pods": [pod(phase="Pending")]}, {"pods": [runs(restarts=3)]}, {"pods": [ending()]}],
+    ids=["unused", "no pods", "not scheduled", "crashing", "deleted by hand"],
 )
 def test_pods_that_nobody_loses_are_made_anew(spec, with_, world):
     plan = planned(body(**spec), with_=with_, children=[observed(body())], **world)
@@ -182,12 +183,7 @@ def test_pods_that_nobody_loses_are_made_anew(spec, with_, world):
 
 
 def test_pods_that_load_weights_are_in_use():
-    loading = {
-        "metadata": {"name": "p"},
-        "status": {"containerStatuses": [{"restartCount": 0, "state": {"running": {}}}]},
-    }
-
-    plan = planned(body(), with_=PROXY, children=[observed(body())], pods=(loading,))
+    plan = planned(body(), with_=PROXY, children=[observed(body())], pods=[runs()])
 
     assert conditions.holds(plan.status, "UpdatePending")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from kernelsearch.controller.manifest import Key, Manifest
+from kernelsearch.controller.manifest import Key, Manifest, deleting
 from kernelsearch.controller.plan import clocks, conditions, pods
 from kernelsearch.controller.settings import Policy
 
@@ -118,7 +118,9 @@ def working(seen: Seen) -> bool:
 
 def _loads(pod: Manifest) -> bool:
     containers = (pod.get("status") or {}).get("containerStatuses") or ()
-    return any("running" in (each.get("state") or {}) and not each.get("restartCount") for each in containers)
+    return not deleting(pod) and any(
+        "running" in (each.get("state") or {}) and not each.get("restartCount") for each in containers
+    )
 
 
 def trouble(seen: Seen) -> str:
