@@ -237,6 +237,79 @@ def test_what_the_schema_admits_and_nobody_can_serve_is_told(namespace, quicksta
     assert names(namespace, "pods") == []
 
 
+def model_server(**spec):
+    return {
+        "apiVersion": "kernelsearch.dev/v1alpha1",
+        "kind": "ModelServer",
+        "metadata": {"name": "shared"},
+        "spec": {"model": "r1", "preset": "replay-quickstart", **spec},
+    }
+
+
+def label(namespace, **labels):
+    """Another pod template of the ModelServer, seen by the operator."""
+    patch = json.dumps([{"op": "add", "path": "/spec/podTemplate", "value": {"metadata": {"labels": labels}}}])
+    namespace.kubectl("patch", "kmodel", "shared", "--type=json", "-p", patch)
+    wanted = namespace.get("kmodel", "shared")["metadata"]["generation"]
+    eventually(lambda: namespace.get("kmodel", "shared")["status"]["observedGeneration"] == wanted)
+    return condition(namespace.get("kmodel", "shared"), "UpdatePending")
+
+
+def test_a_model_in_use_keeps_its_pods_until_nobody_uses_it(namespace, quickstart):
+    quickstart["spec"]["model"] = {"name": "r1", "serverRef": {"name": "shared"}}
+    namespace.apply(model_server(idleTTLSeconds=600))
+    run(namespace, quickstart)
+    eventually(lambda: namespace.get("kmodel", "shared")["status"].get("users") == 1)
+    before, pods, owned = template(namespace), names(namespace, "pods"), owned_fields(namespace)
+
+    waiting = label(namespace, team="x")
+    kept = template(namespace)
+    again = label(namespace)
+
+    assert waiting["reason"] == "InUse"
+    assert not again
+    assert kept == template(namespace) == before
+    assert owned_fields(namespace) == owned  # what the API server fills in is its own again
+    assert names(namespace, "pods") == pods
+
+    assert label(namespace, team="x")["reason"] == "InUse"
+    change(namespace, suspend=True)
+    eventually(lambda: template(namespace)["metadata"]["labels"].get("team") == "x")
+    eventually(lambda: not condition(namespace.get("kmodel", "shared"), "UpdatePending"))
+
+
+def template(namespace):
+    return namespace.get("deployment", "shared-model")["spec"]["template"]
+
+
+def owned_fields(namespace):
+    """Of the Deployment, by the operator."""
+    text = namespace.kubectl("get", "deployment", "shared-model", "-o", "json", "--show-managed-fields")
+    (entry,) = [
+        each for each in json.loads(text)["metadata"]["managedFields"] if each["manager"] == "kernelsearch-operator"
+    ]
+    return entry["fieldsV1"]
+
+
+def test_a_quota_that_forbids_a_models_pods_is_told(namespace):
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"pods": "0"}},
+    }
+    namespace.apply(quota)
+    eventually(lambda: namespace.get("resourcequota", "none").get("status", {}).get("hard"))
+
+    namespace.apply(model_server())
+
+    def told():
+        ready = condition(namespace.get("kmodel", "shared"), "Ready")
+        return "exceeded quota" in ready.get("message", "") and ready["reason"] == "Starting"
+
+    eventually(told)
+
+
 def test_an_object_that_another_controller_manages_is_left_alone(namespace, quickstart):
     quickstart["spec"]["managedBy"] = "example.com/other"
     namespace.apply(quickstart)
