@@ -48,7 +48,7 @@ class FakeVerifier:
     """Answers to the next submissions instead of a ticket."""
     position: int = 0
     fails: bool = False
-    """Every job ends as `failed` without a report."""
+    """Every job ends as `failed`, with an error and no report."""
     jobs: dict[str, Job] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
@@ -120,7 +120,8 @@ class FakeVerifier:
             job.report = self._judged(job, name)
         stage = Stage.CHECKING if job.report is None else TERMINAL.get(job.report.status, Stage.DONE)
         if self.fails:
-            return _json(JobState(id=name, stage=Stage.FAILED))
+            error = ErrorBody(error="no baseline 'flexx'; this problem offers eager", field="options.baselines")
+            return _json(JobState(id=name, stage=Stage.FAILED, error=error))
         state = JobState(id=name, stage=stage, report=job.report)
         return _json(state)
 

@@ -299,9 +299,9 @@ async def test_a_problem_that_the_verifier_does_not_take_is_the_users():
             await asked.verify(candidate(), soon())
 
 
-async def test_a_job_that_failed_says_that_the_problem_cannot_be_used():
+async def test_a_job_that_failed_says_why_the_problem_cannot_be_used():
     async with running(FakeVerifier(fails=True)) as urls, client(urls) as asked:
-        with pytest.raises(UnusableProblemError):
+        with pytest.raises(UnusableProblemError, match=r"options\.baselines: no baseline 'flexx'; this problem offers"):
             await asked.verify(candidate(), soon())
 
 

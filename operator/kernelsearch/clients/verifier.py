@@ -225,11 +225,17 @@ def _verdict(url: str, state: JobState) -> Report:
     """The report of a finished job. Raises for what is the verifier's doing."""
     report = state.report
     if state.stage is Stage.FAILED:
-        raise UnusableProblemError(report.summary if report is not None else "the verifier cannot use this problem")
+        raise UnusableProblemError(_said(state.error))
     if report is None or report.status in NOT_THE_CANDIDATES:
         why = report.summary if report is not None else f"stage {state.stage} without a report"
         raise SpoiltError(f"{url}: {why}")
     return report
+
+
+def _said(error: ErrorBody | None) -> str:
+    if error is None:
+        return "the verifier cannot use this problem, and does not say why: look at its log"
+    return f"{error.field}: {error.error}" if error.field else error.error
 
 
 async def _bounded(url: str, response: aiohttp.ClientResponse) -> bytes:
