@@ -32,7 +32,27 @@ async def test_a_passing_fault_costs_time_and_nothing_else(fault: str):
     assert answer.content == CONTENT
     assert answer.reasoning == THOUGHT
     assert answer.finish is Finish.STOP
+
+
+async def test_what_a_server_refused_costs_no_token():
+    async with asked(**faulty("server_error:requests=1", "drop:requests=2,after=0")) as client:
+        answer = await client.propose("Write a kernel", soon())
+
     assert not answer.tokens.estimated
+
+
+async def test_tokens_of_broken_streams_are_paid_for_and_told_while_they_come():
+    told: list[int] = []
+    async with asked() as client:
+        whole = await client.propose("Write a kernel", soon())
+    async with asked(**faulty("drop:requests=1+2+3,after=10")) as client:
+        answer = await client.propose("Write a kernel", soon(), told.append)
+
+    assert answer.tokens.estimated
+    assert answer.tokens.completion >= whole.tokens.completion + 30
+    assert answer.tokens.prompt > whole.tokens.prompt
+    assert told == sorted(told)
+    assert told[-1] > 30
 
 
 @pytest.mark.parametrize("fault", ["rate_limit:retry_after=0", "server_error", "drop:after=3", "stall:after=3", "hang"])

@@ -16,7 +16,7 @@ class Draft:
 
     def __init__(self, prompt: str, model: str, thought_fields: tuple[str, ...], clock: Clock) -> None:
         self._clock = clock
-        self._prompt = prompt
+        self.prompt = prompt
         self._model = model
         self._thought_fields = thought_fields
         self._started = self._clock.now()
@@ -55,6 +55,11 @@ class Draft:
         """Tokens so far, by our own count: most servers send one a delta, some several."""
         return max(self.pieces, _estimated(self._characters))
 
+    @property
+    def lost(self) -> Tokens:
+        """What is to be paid should the answer break off here: a server bills what it has sent."""
+        return self._estimate() if self.pieces else Tokens()
+
     def unasked(self) -> Answer:
         """The deadline came before the request did: nothing was sent, nothing spent."""
         return Answer("", "", Finish.CUT, Tokens(estimated=True), self._model, seconds=0.0)
@@ -84,7 +89,7 @@ class Draft:
     def _estimate(self) -> Tokens:
         completion = self.completion
         return Tokens(
-            prompt=_estimated(len(self._prompt)),
+            prompt=_estimated(len(self.prompt)),
             completion=completion,
             reasoning=self._thought_share(completion),
             estimated=True,

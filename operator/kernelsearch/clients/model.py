@@ -10,7 +10,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,7 @@ import openai
 
 from kernelsearch.clients import errors
 from kernelsearch.clients.draft import Draft
-from kernelsearch.search.ports import Answer, Clock, Finish, ModelUnavailableError
+from kernelsearch.search.ports import Answer, Clock, Finish, ModelUnavailableError, Tokens
 
 CONNECT_S = 10.0
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -140,11 +140,14 @@ class ModelClient:
         failing_since: float | None = None
         failures = 0
         trouble: errors.TransientError | None = None
+        lost = Tokens()
         while True:
+            draft = Draft(prompt, self._endpoint.model, self._profile.thought_fields, self._clock)
             try:
-                answer = await self._ask(prompt, deadline, on_tokens)
+                answer = await self._ask(draft, deadline, _beyond(lost.completion, on_tokens))
             except errors.TransientError as error:
                 trouble = error
+                lost += draft.lost
                 failures += 1
                 now = self._clock.now()
                 failing_since = now if failing_since is None else failing_since
@@ -153,7 +156,7 @@ class ModelClient:
                     raise self._given_up(error, failures, failing_since) from error
             else:
                 if trouble is None or failing_since is None or not answer.nothing:
-                    return answer
+                    return replace(answer, tokens=answer.tokens + lost)
                 # The deadline found it in one more try: what ended the call is the trouble before.
                 raise self._given_up(trouble, failures, failing_since) from trouble
             await self._clock.sleep(delay)
@@ -166,16 +169,15 @@ class ModelClient:
         given_up.since = since
         return given_up
 
-    async def _ask(self, prompt: str, deadline: float, on_tokens: Callable[[int], None] | None) -> Answer:
+    async def _ask(self, draft: Draft, deadline: float, on_tokens: Callable[[int], None]) -> Answer:
         """One request. Raises TransientError or ModelRefusedError."""
-        draft = Draft(prompt, self._endpoint.model, self._profile.thought_fields, self._clock)
         left = deadline - self._clock.now()
         if left <= 0:
             return draft.unasked()
         try:
-            async with asyncio.timeout(left), aclosing(self._chunks(prompt, draft)) as chunks:
+            async with asyncio.timeout(left), aclosing(self._chunks(draft)) as chunks:
                 async for chunk in chunks:
-                    if draft.add(chunk) and on_tokens is not None:
+                    if draft.add(chunk):
                         on_tokens(draft.completion)
         except TimeoutError:
             # Only the deadline arrives here as itself: the stream's own waits become TransientError in `_chunks`.
@@ -188,9 +190,9 @@ class ModelClient:
             raise errors.TransientError("the stream ended before the answer did")
         return draft.answer(draft.finish)
 
-    async def _chunks(self, prompt: str, draft: Draft) -> AsyncGenerator[Any, None]:
+    async def _chunks(self, draft: Draft) -> AsyncGenerator[Any, None]:
         with self._translated():
-            stream = await _within(self._patience.first_token_s, self._request(prompt), "an answer")
+            stream = await _within(self._patience.first_token_s, self._request(draft.prompt), "an answer")
             async with stream:
                 chunks = aiter(stream)
                 while True:
@@ -269,6 +271,16 @@ class ModelClient:
         text = " ".join(str(error).split())[:500]
         key = self._endpoint.api_key().strip() if self._endpoint.api_key else ""
         return text.replace(key, "***") if key else text
+
+
+def _beyond(lost: int, on_tokens: Callable[[int], None] | None) -> Callable[[int], None]:
+    """Tells the tokens of this answer and those of the ones that broke off before: all of them are paid for."""
+
+    def tell(tokens: int) -> None:
+        if on_tokens is not None:
+            on_tokens(lost + tokens)
+
+    return tell
 
 
 def _connect(endpoint: Endpoint) -> openai.AsyncOpenAI:

@@ -65,6 +65,14 @@ class Tokens:
     reasoning: int = 0
     estimated: bool = False
 
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.reasoning + other.reasoning,
+            self.estimated or other.estimated,
+        )
+
 
 @dataclass(frozen=True)
 class Answer:
