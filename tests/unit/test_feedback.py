@@ -183,6 +183,19 @@ def test_an_implausible_time_says_what_the_device_allows():
     assert "counts only when a second measurement confirms it" in words
 
 
+def test_a_disturbed_measurement_is_not_told_as_an_implausible_one():
+    flag = r.Flag(rule="baseline_disturbed", severity="critical", evidence="900 us beside, 100 us alone")
+    roofline = r.Roofline(floor_us=120.0, bound="memory", fraction=0.1)
+    told = report("suspicious").model_copy(
+        update={"timing": timing(0.1, roofline=roofline), "integrity": r.Integrity(flags=(flag,))}
+    )
+
+    words = feedback.words(told)
+
+    assert "its speed is not known yet" in words
+    assert "limit of this device" not in words
+
+
 def test_a_cheat_hears_only_what_a_solution_must_do():
     told = report("reward_hack").model_copy(
         update={

@@ -19,8 +19,9 @@ from fakes import (
     verifier_down,
     virtually,
 )
-from kernelsearch.search import prompts
+from kernelsearch.search import loop, ports, prompts
 from kernelsearch.search.facts import Reason
+from kernelsearch.search.patience import POISON
 from kernelsearch.search.ports import (
     AttemptDropped,
     AttemptFinished,
@@ -35,6 +36,7 @@ from kernelsearch.search.ports import (
     Trouble,
     Verifying,
 )
+from kernelverify_api import report as r
 from kernelverify_api.request import Level
 
 
@@ -200,6 +202,49 @@ def test_a_suspicious_kernel_that_stays_so_never_becomes_best():
 
     assert world.verdicts == ["suspicious", "suspicious"]
     assert "best" not in world.status
+
+
+def unless_champion(candidate, number):  # noqa: ARG001 - as judges are called
+    return verifier_down if candidate.level is Level.CHAMPION else report("correct", ratio=2.0)
+
+
+def test_a_kernel_that_can_only_not_be_verified_again_is_kept_without_its_figure():
+    world = World(verifier=FakeVerifier(unless_champion), progress=few(1))
+
+    outcome = world.run()
+
+    assert outcome.reason is Reason.ATTEMPTS_EXHAUSTED
+    assert world.verdicts == ["correct"]
+    assert world.status["best"]["attempt"] == 1
+    assert "speedup" not in world.status["best"]
+    assert world.status["attempts"]["infrastructure"] == POISON
+
+
+def disturbed(candidate, _):
+    """As on a busy machine."""
+    flag = r.Flag(rule="baseline_disturbed", severity="critical", evidence="900 us beside, 100 us alone")
+    told = report("suspicious", ratio=1.5, level=candidate.level)
+    return told.model_copy(update={"integrity": r.Integrity(flags=(flag,))})
+
+
+def test_a_measurement_that_was_disturbed_is_repeated_and_never_told():
+    judge = in_turn([disturbed(ports.Candidate(1, "", "cpp", Level.FULL), 1), report("correct", ratio=1.5)])
+    world = World(verifier=FakeVerifier(judge), progress=few(1))
+
+    world.run()
+
+    assert world.verdicts == ["correct"]
+    assert world.status["attempts"]["suspicious"] == 0
+    assert world.status["attempts"]["infrastructure"] == 1
+
+
+def test_a_candidate_that_disturbs_each_measurement_is_suspicious_in_the_end():
+    world = World(verifier=FakeVerifier(disturbed), progress=few(1))
+
+    world.run()
+
+    assert world.verdicts == ["suspicious"]
+    assert len(world.verifier.seen) == 2 * loop.MEASURED
 
 
 def test_the_best_is_never_replaced_by_the_latest():

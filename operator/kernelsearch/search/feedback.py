@@ -67,6 +67,9 @@ TF32_DOT = (
     '`input_precision="ieee"`; cuBLAS and wmma have similar switches.'
 )
 
+DISTURBED = "baseline_disturbed"
+"""The verifier's rule of a baseline that was slowed while the candidate was there."""
+
 _NOISE = re.compile(
     r"^(ninja: |FAILED: |\[\d+/\d+\] |In file included from|subprocess\.|Traceback|\s*File \"|.*\bwarning:|"
     r"\s*from /|cc1plus:|make(\[\d+\])?:|\S*(c\+\+|g\+\+|nvcc|clang)\s+-)"
@@ -79,6 +82,11 @@ def words(report: Report, language: str = "") -> str:
     if tell is None:
         raise ValueError(f"nothing is told to a model about {report.status}: the attempt is to be repeated")
     return untrusted.shortened(tell(report, language), MAX_WORDS)
+
+
+def critical(report: Report) -> set[str]:
+    """Rules that make a report suspicious."""
+    return {flag.rule for flag in report.integrity.flags if flag.severity == "critical"}
 
 
 def no_kernel(reason: str) -> str:
@@ -144,6 +152,12 @@ def _timeout(report: Report, _: str) -> str:
 
 
 def _suspicious(report: Report, _: str) -> str:
+    if critical(report) == {DISTURBED}:
+        return (
+            "The result was right, but its speed is not known yet: the baseline, measured in turn with it, was slowed "
+            "down, mostly because the machine was busy. It counts only when a calm measurement confirms it. Leave no "
+            "thread or process running after a call."
+        )
     parts = ["The result was right, but its measured time is not plausible, so it does not count."]
     roofline = report.timing.roofline if report.timing else None
     if report.timing and roofline:

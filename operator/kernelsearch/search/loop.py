@@ -6,6 +6,7 @@ when to end `budget`'s, what to say `prompts`' and `feedback`'s, what lasts `led
 """
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
 
 from kernelsearch.search import budget, extract, population, ports, prompts, strategy, verdict
@@ -20,6 +21,10 @@ from kernelsearch.search.verdict import NO_REPORTS, Asked, Reports
 from kernelsearch.search.watch import Watch
 from kernelverify_api.report import Report, Status
 from kernelverify_api.request import Level
+
+MEASURED = 3
+"""Measurements of one kernel while something slows the baseline: a busy machine is calm again by then, and a candidate
+that disturbs it by itself must not go round for ever."""
 
 
 async def run(
@@ -123,7 +128,7 @@ class Loop:
             return full, None
         try:
             return full, await self.verify(asked, kernel, Level.CHAMPION)
-        except InterruptedWaitError:
+        except (InterruptedWaitError, GivenUpError):
             if self.watch.end and self.watch.end.reason is Reason.SUSPENDED:
                 raise
             return full, None  # right all the same; only its figure stays unconfirmed
@@ -132,11 +137,14 @@ class Loop:
         """One report on the kernel itself; whatever says nothing about it is the infrastructure's and repeated."""
         candidate = ports.Candidate(asked.id, kernel.source, kernel.language.value, level)
         self.observer.on(ports.Verifying(asked.id, asked.chain, level, candidate.language))
+        measured = itertools.count(1)
 
         async def call() -> Report:
             report = await self.verifier.verify(candidate, self.watch.last_moment)
             if report.status in {Status.INFRA_ERROR, Status.CANCELLED}:
                 raise ports.VerifierUnavailableError(f"the evaluation ended as {report.status}: {report.summary}")
+            if verdict.disturbed(report) and next(measured) < MEASURED:
+                raise ports.VerifierUnavailableError(f"the measurement was disturbed: {report.summary}")
             return report
 
         return await self.watch.services.insist(ports.Service.VERIFIER, call, self.watch.no_more_verdicts, asked.chain)

@@ -85,6 +85,11 @@ def from_reports(asked_: Asked, kernel: Kernel, full: Report, champion: Report |
     return _with_timing(attempt, report)
 
 
+def disturbed(report: Report) -> bool:
+    """Whether nothing but a slowed baseline makes it suspicious: the machine was busy, or the candidate made it so."""
+    return report.status is Status.SUSPICIOUS and feedback.critical(report) == {feedback.DISTURBED}
+
+
 def error_class(report: Report) -> str:
     """Equal for failures of one sort: the verdict, and what the verifier says is the matter, without its numbers."""
     match report.status:
