@@ -84,7 +84,8 @@ def _by_the_user(spec: LiveSpec) -> End | None:
 
 def _by_success(spec: LiveSpec, population: Population, spent: Spent) -> End | None:
     best = population.best
-    if spec.target_speedup and best and best.confirmed and (best.speedup or 0.0) >= spec.target_speedup:
+    sure = best is not None and best.confirmed and best.compared != "ambiguous"
+    if spec.target_speedup and best and sure and (best.speedup or 0.0) >= spec.target_speedup:
         message = f"attempt {best.id} is {best.speedup:.3g} times as fast as {best.baseline}, re-verified"
         return End(Reason.TARGET_REACHED, f"{message}; the target was {spec.target_speedup:g}", grace=False)
     if spent.exhausted:

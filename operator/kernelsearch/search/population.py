@@ -75,6 +75,8 @@ class Attempt:
     ci99: tuple[float, float] | None = None
     baseline: str = ""
     baseline_us: float | None = None
+    compared: str = ""
+    """`faster`, `slower`, `same` or `ambiguous` against the baseline, as the verifier's paired test says."""
     microseconds: float | None = None
     bound: str = ""
     """`memory`, `compute` or `launch`, where a roofline is known."""

@@ -135,6 +135,7 @@ def _with_timing(attempt: Attempt, report: Report) -> Attempt:
         ci99=timing.speedup.ci99,
         baseline=timing.speedup.vs,
         baseline_us=timing.baselines.get(timing.speedup.vs),
+        compared=timing.speedup.verdict,
         microseconds=timing.score_us,
         bound=roofline.bound if roofline else "",
         roofline=roofline.fraction if roofline else None,
