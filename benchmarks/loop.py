@@ -102,6 +102,9 @@ class Limited:
     def __init__(self, attempts: int) -> None:
         self._spec = LiveSpec(deadline=time.monotonic() + 3600, max_attempts=attempts)
 
+    def live(self) -> LiveSpec:
+        return self._spec
+
     async def publish(self, facts: Mapping[str, Any]) -> LiveSpec:
         json.dumps(facts)
         return self._spec

@@ -247,16 +247,19 @@ class FakeProgress:
     clock: LoopClock = field(default_factory=LoopClock)
     tries: int = 0
 
-    async def publish(self, facts) -> LiveSpec:
-        self.tries += 1
-        if self.fail(self.tries):
-            raise InfrastructureError("the API server is gone")
-        self.published.append(json.loads(json.dumps(facts, allow_nan=False)))
+    def live(self) -> LiveSpec:
         now = self.clock.now()
         for moment in sorted(self.at):
             if now >= moment:
                 self.spec = self.at[moment]
         return self.spec
+
+    async def publish(self, facts) -> LiveSpec:
+        self.tries += 1
+        if self.fail(self.tries):
+            raise InfrastructureError("the API server is gone")
+        self.published.append(json.loads(json.dumps(facts, allow_nan=False)))
+        return self.live()
 
 
 @dataclass

@@ -37,6 +37,9 @@ class Lines:
         self._started = (folder / "started").open("a", buffering=1)
         self._spec = LiveSpec(deadline=1e9, max_attempts=attempts)
 
+    def live(self) -> LiveSpec:
+        return self._spec
+
     async def publish(self, facts) -> LiveSpec:
         self._facts.write(json.dumps(facts) + "\n")
         return self._spec

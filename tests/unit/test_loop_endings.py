@@ -409,6 +409,30 @@ def test_publications_that_fail_only_warn():
     assert all(trouble.service is Service.PROGRESS for trouble in world.observer.of(Trouble))
 
 
+def test_stop_is_obeyed_while_nothing_can_be_published():
+    progress = FakeProgress(
+        LiveSpec(deadline=600), at={30: LiveSpec(deadline=600, stop=True)}, fail=lambda number: number > 2
+    )
+    world = World(progress=progress)
+
+    outcome = world.run()
+
+    assert outcome.reason is Reason.CANCELLED
+    assert world.ended_at < 45
+
+
+def test_an_ambiguous_figure_is_no_target_reached():
+    def judge(candidate, _):
+        told = report("correct", ratio=3.0, level=candidate.level)
+        unsure = told.timing.speedup.model_copy(update={"verdict": "ambiguous", "ci99": (0.7, 9.0)})
+        return told.model_copy(update={"timing": told.timing.model_copy(update={"speedup": unsure})})
+
+    spec = LiveSpec(deadline=600, max_attempts=2, target_speedup=2.0)
+    world = World(verifier=FakeVerifier(judge), progress=FakeProgress(spec))
+
+    assert world.run().reason is Reason.ATTEMPTS_EXHAUSTED
+
+
 def test_the_outcome_is_published_again_when_the_first_try_fails():
     world = World(progress=FakeProgress(LiveSpec(deadline=600, max_attempts=1)))
     publish = world.progress.publish

@@ -112,6 +112,10 @@ class StatusFile:
         """End the search at its next heartbeat."""
         self.spec = replace(self.spec, stop=True)
 
+    def live(self) -> LiveSpec:
+        """See `ports.Progress`."""
+        return self.spec
+
     async def publish(self, facts: Mapping[str, Any]) -> LiveSpec:
         """See `ports.Progress`."""
         self.facts = facts

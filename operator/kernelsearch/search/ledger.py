@@ -173,6 +173,10 @@ class Ledger:
         except TimeoutError as error:
             raise InfrastructureError(f"publishing the facts: {error}; is the API server reachable?") from error
 
+    def live(self) -> LiveSpec:
+        """The budget and the user's wishes, as last known."""
+        return self._progress.live()
+
     async def next_news(self) -> None:
         """Wait until there is something new to publish, or for a heartbeat."""
         try:

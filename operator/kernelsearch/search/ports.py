@@ -174,6 +174,9 @@ class LiveSpec:
 class Progress(Protocol):
     """Makes facts visible; the heartbeat of the search."""
 
+    def live(self) -> LiveSpec:
+        """The budget and wishes as last known, for when nothing can be published."""
+
     async def publish(self, facts: Mapping[str, Any]) -> LiveSpec:
         """Show the facts (the runner's part of `status`, design/api.md) and return the budget as it now stands."""
 

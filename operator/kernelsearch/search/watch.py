@@ -60,10 +60,18 @@ class Watch:
             except InfrastructureError as error:
                 failures += 1
                 self._observer.on(Trouble(Service.PROGRESS, str(error), retry_in=patience.delay(failures)))
-                await self._clock.sleep(patience.delay(failures))
+                await self._without_publishing(patience.delay(failures))
             else:
                 failures = 0
                 self._obey()
+
+    async def _without_publishing(self, seconds: float) -> None:
+        """So long; what the user asks for is obeyed all the same."""
+        until = self._clock.now() + seconds
+        while (left := until - self._clock.now()) > 0:
+            self.spec = self._ledger.live()
+            self._obey()
+            await self._clock.sleep(min(left, self._ledger.search.heartbeat_seconds))
 
     async def pause(self) -> None:
         """A second in which the search may end."""
