@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernelsearch.cli import folder, local
-from kernelsearch.cli.folder import BestKept, Folder, FolderBusyError, FolderUnusableError, StatusFile
+from kernelsearch.cli.folder import BestKept, Folder, FolderBusyError, FolderUnusableError, KeptClock, StatusFile
 from kernelsearch.report import best
 from kernelsearch.search import archive
 from kernelsearch.search.ports import InfrastructureError, LiveSpec
@@ -68,8 +68,12 @@ def test_what_was_there_is_set_aside_and_never_thrown_away(tmp_path):
     assert (tmp_path / "earlier/2/journal.jsonl").read_text() == "second"
 
 
+def kept_clock(folder_: Path, used: float = 0.0) -> KeptClock:
+    return KeptClock(folder_ / "clock", local.MonotonicClock(used))
+
+
 async def test_facts_become_a_file_and_stopping_is_one_heartbeat_away(tmp_path):
-    status = StatusFile(tmp_path / "status.json", LiveSpec(deadline=60.0))
+    status = StatusFile(tmp_path / "status.json", LiveSpec(deadline=60.0), kept_clock(tmp_path))
 
     assert await status.publish({"sequence": 1}) == LiveSpec(deadline=60.0)
     status.stop()
@@ -79,7 +83,7 @@ async def test_facts_become_a_file_and_stopping_is_one_heartbeat_away(tmp_path):
 
 async def test_a_disk_that_takes_no_facts_is_the_infrastructures_fault(tmp_path):
     with pytest.raises(InfrastructureError, match="make room"):
-        await StatusFile(tmp_path / "none" / "status.json", LiveSpec(60.0)).publish({})
+        await StatusFile(tmp_path / "none" / "status.json", LiveSpec(60.0), kept_clock(tmp_path)).publish({})
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -134,6 +138,22 @@ def test_the_search_clock_stands_until_it_is_started():
     assert 100.0 < clock.now() < 160.0
 
 
+async def test_each_publication_keeps_the_clock(tmp_path):
+    status = StatusFile(tmp_path / "status.json", LiveSpec(deadline=600.0), kept_clock(tmp_path, used=123.4))
+
+    await status.publish({})
+
+    assert folder.seconds_kept(tmp_path / "clock") == 123.4
+
+
+@pytest.mark.parametrize("text", [None, "", "soon", "nan", "-5", "inf"])
+def test_a_clock_that_cannot_be_read_counts_as_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / "clock").write_text(text)
+
+    assert folder.seconds_kept(tmp_path / "clock") == 0.0
+
+
 # ---- the verifier ----
 
 
@@ -167,6 +187,7 @@ async def test_one_that_dies_comes_back_where_it_was(own, tmp_path):
 
     first.kill()
     await until(lambda: (tmp_path / "verifier.log").read_text().count(f"listening on {url}\n") == 2)
+    await until(lambda: verifier._process is not first)  # which may come after its first word
 
     assert (verifier.url, verifier._process.returncode) == (url, None)
     assert "was ended by SIGKILL; starting it again" in said[0]

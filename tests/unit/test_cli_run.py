@@ -19,6 +19,7 @@ from aiohttp import web
 from fake_verifier import FakeVerifier, refusal, running
 from fakes import report
 from kernelsearch.cli import commands, ending, preparation
+from kernelsearch.cli.folder import seconds_kept
 from kernelsearch.search import archive
 from kernelsearch.search.budget import LiveSpec
 from kernelsearch.search.checkpoint import Checkpoint
@@ -376,6 +377,37 @@ def test_the_second_signal_ends_it_at_once(endless, judge):
         process.communicate(timeout=120)
 
     assert process.returncode in {1, 130}
+
+
+def test_ctrl_c_ends_a_search_whose_status_cannot_be_written(endless):
+    with started(endless) as process:
+        hear(process, "best_improved")
+        (endless.out / ".status.json.new").mkdir()  # as a full disk, which root may not run into
+        hear(process, "trouble")
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=120)
+
+    end = next(each for each in map(json.loads, rest.splitlines()) if each["event"] == "ended")
+    assert (process.returncode, end["reason"]) == (0, "Cancelled")
+    assert end["seconds"] < 100
+
+
+def test_a_kill_during_an_answer_does_not_give_its_time_back(run):
+    (run.folder / "replay.yaml").write_text(SCRIPT.replace("firstTokenSeconds: 0.01", "firstTokenSeconds: 3600"))
+    with started(run) as process:
+        hear(process, "attempt_started")
+        deadline = time.monotonic() + 60
+        while seconds_kept(run.out / "clock") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+
+    with started(run) as process:
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["event"] == "started":
+                break
+
+    assert event["seconds"] >= 2
 
 
 def test_a_signal_that_a_parent_ignored_stays_ignored(run):

@@ -4,6 +4,7 @@ search.yaml       the manifest, as it was run
 journal.jsonl     checkpoints: what a resumed search goes on from
 attempts/         every attempt whole, in parts
 status.json       the runner's part of `status`, as on a cluster
+clock             seconds that the search has used, at its last heartbeat
 best/             the best kernel, its report, its reference, how to reproduce its figure
 report.html       a page that stands alone
 audit.json        what the audit said about the problem
@@ -14,6 +15,7 @@ lock              held while a process runs this search
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +26,7 @@ from typing import IO, Any, Self
 from kernelsearch.report import best
 from kernelsearch.search import archive
 from kernelsearch.search.archive import Parts
-from kernelsearch.search.ports import InfrastructureError, LiveSpec
+from kernelsearch.search.ports import Clock, InfrastructureError, LiveSpec
 
 EARLIER = "earlier"
 
@@ -46,6 +48,7 @@ class Folder:
         self.journal = path / "journal.jsonl"
         self.attempts = path / "attempts"
         self.status = path / "status.json"
+        self.clock = path / "clock"
         self.best = path / "best"
         self.page = path / "report.html"
         self.audit = path / "audit.json"
@@ -103,8 +106,9 @@ class Folder:
 class StatusFile:
     """Satisfies `ports.Progress`: facts go to `status.json`, the budget is the manifest's, `stop` is the user's."""
 
-    def __init__(self, path: Path, spec: LiveSpec) -> None:
+    def __init__(self, path: Path, spec: LiveSpec, clock: "KeptClock") -> None:
         self._path = path
+        self._clock = clock
         self.spec = spec
         self.facts: Mapping[str, Any] = {}
 
@@ -119,8 +123,33 @@ class StatusFile:
     async def publish(self, facts: Mapping[str, Any]) -> LiveSpec:
         """See `ports.Progress`."""
         self.facts = facts
+        self._clock.keep()
         write_whole(self._path, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
         return self.spec
+
+
+class KeptClock:
+    """The search clock in a file of its own, kept at each heartbeat.
+
+    A checkpoint comes with a verdict only, and a search that is killed in the middle of long answers must not get their
+    time again. Not fsynced: a kill does not need it, and a machine that loses power may lose a second.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path, self._clock = path, clock
+
+    def keep(self) -> None:
+        """Raises InfrastructureError."""
+        write_whole(self._path, f"{self._clock.now():.3f}\n")
+
+
+def seconds_kept(path: Path) -> float:
+    """Where the clock stood at its last heartbeat; 0 where none is kept or what is there is none."""
+    try:
+        kept = float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+    return kept if 0.0 <= kept < math.inf else 0.0
 
 
 class BestKept:

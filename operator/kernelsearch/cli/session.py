@@ -25,8 +25,10 @@ from kernelsearch.cli.folder import (
     Folder,
     FolderBusyError,
     FolderUnusableError,
+    KeptClock,
     StatusFile,
     keep_best,
+    seconds_kept,
     write_whole,
 )
 from kernelsearch.cli.interrupt import Interrupt
@@ -112,7 +114,7 @@ class Session:
         """The exit code."""
         with Journal(self._folder.journal) as journal:
             state = await self._kept(journal)
-            clock = local.MonotonicClock(state.seconds if state else 0.0)
+            clock = local.MonotonicClock(max(state.seconds, seconds_kept(self._folder.clock)) if state else 0.0)
             with self._screen(clock) as screen, Interrupt(screen.say) as interrupt:
                 if aside is not None:
                     screen.say(f"the earlier search is in {aside}")
@@ -155,7 +157,7 @@ class Session:
             endpoint = await self._endpoint(stack)
             ready = await preparation.prepare(settled.search, settled.problem, endpoint, urls, folder.audit, screen.say)
             self._introduce(ready, state, screen)
-            status = StatusFile(folder.status, settled.budget)
+            status = StatusFile(folder.status, settled.budget, KeptClock(folder.clock, clock))
             clock.start()
             interrupt.ends_by(status.stop)
             options = wiring.options(settled.search)
