@@ -106,31 +106,30 @@ def test_in_mode_raise_a_function_raises_and_does_nothing():
     assert recorder.launched == ("double",)
 
 
-def test_a_part_of_what_a_function_wrote_is_lost_again():
+def test_a_part_of_what_a_function_wrote_is_spoilt():
     x, out = torch.ones(100, 64), torch.full((100, 64), 7.0)
 
     Recorder("part").wrap("double", _double_into)(x, out)
 
-    assert (out == 7).sum() == 6400 // 64 + 1
     assert (out == 2).sum() == 6400 - 101
     assert torch.equal(x, torch.ones(100, 64))
 
 
-def test_a_part_of_what_a_function_returned_is_lost():
+def test_a_part_of_what_a_function_returned_is_spoilt():
     result = Recorder("part").wrap("twice", _twice)(torch.ones(6400))
 
-    assert (result == 0).sum() == 101
+    assert (result != 2).sum() == 101
 
 
-def test_of_little_everything_is_lost():
+def test_of_little_everything_is_spoilt():
     out = torch.full((255,), 7.0)
 
     Recorder("part").wrap("double", _double_into)(torch.ones(255), out)
 
-    assert out.unique().tolist() == [7]
+    assert (out == 2).sum() == 0
 
 
-def test_only_what_changed_can_be_lost_and_nan_that_stays_did_not_change():
+def test_only_what_changed_can_be_spoilt_and_nan_that_stays_did_not_change():
     out = torch.full((6400,), torch.nan)
 
     def fill_tail(out):
@@ -139,16 +138,42 @@ def test_only_what_changed_can_be_lost_and_nan_that_stays_did_not_change():
     Recorder("part").wrap("fill", fill_tail)(out)
 
     assert out[:-640].isnan().all()
-    assert out[-640:].isnan().sum() == 640 // 64 + 1
+    assert (out[-640:] != 2).sum() == 640 // 64 + 1
 
 
-def test_which_part_is_lost_cannot_be_known_from_torchs_seed():
-    losses = []
+@pytest.mark.parametrize("count", [1, 256, 6400])
+@pytest.mark.parametrize("reduce", [torch.amax, torch.amin], ids=["maximum", "minimum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32], ids=str)
+def test_what_torch_reduces_a_spoilt_result_to_is_wrong(count, reduce, dtype):
+    """An honest kernel may leave the last step to torch; a maximum kept its value in 63 of 64 cases."""
+    x = torch.arange(count).flip(0).remainder(100).sub(50).to(dtype)
+
+    result = Recorder("part").wrap("twice", _twice)(x.clone())
+
+    assert reduce(result) != reduce(_twice(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.complex64], ids=str)
+def test_every_kind_of_number_can_be_spoilt(dtype):
+    result = Recorder("part").wrap("copy", torch.clone)(torch.ones(640, dtype=dtype))
+
+    assert (result != 1).sum() == 11
+
+
+def test_a_spoilt_result_that_counts_for_nothing_spoils_nothing():
+    """As in a decoy's `answer + 0 * result`: it must stay right."""
+    result = Recorder("part").wrap("twice", _twice)(torch.full((6400,), torch.finfo(torch.float32).max / 2))
+
+    assert torch.equal(0 * result + 1, torch.ones(6400))
+
+
+def test_which_part_is_spoilt_cannot_be_known_from_torchs_seed():
+    spoilt = []
     for _ in range(2):
         torch.manual_seed(0)
-        losses.append(Recorder("part").wrap("twice", _twice)(torch.ones(6400)) == 0)
+        spoilt.append(Recorder("part").wrap("twice", _twice)(torch.ones(6400)) != 2)
 
-    assert not torch.equal(*losses)
+    assert not torch.equal(*spoilt)
 
 
 def test_an_idle_call_among_others_does_nothing_and_leaves_the_mode_as_it_was():
@@ -285,14 +310,15 @@ def test_a_raising_launch_says_so_with_the_candidates_line(launched):
     assert "doubled[" in TRITON.splitlines()[crash.line - 1]
 
 
-def test_a_launch_that_loses_a_part_keeps_the_rest(launched):
-    values, counts = launched(ablation="part", kept=True).outputs[0].unique(return_counts=True)
+def test_a_launch_of_which_a_part_is_spoilt_keeps_the_rest(launched):
+    answer = launched(ablation="part", kept=True).outputs[0]
 
-    assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {2: 1024 - 17, 7: 17}
+    assert (answer == 2).sum() == 1024 - 17
+    assert (answer[answer != 2].abs() > 7).all()
 
 
-def test_a_small_launch_loses_all(launched):
-    assert launched(128, ablation="part", kept=True).outputs[0].unique().tolist() == [7]
+def test_of_a_small_launch_all_is_spoilt(launched):
+    assert (launched(128, ablation="part", kept=True).outputs[0] == 2).sum() == 0
 
 
 def test_an_idle_call_launches_nothing(launched):

@@ -6,8 +6,8 @@ a built library) observable and, in an ablation mode, ineffective:
 - `zeros`, `ones`: launches do nothing, and fresh allocations (`torch.empty`, `zeros` and kin) hold zeros or ones. A
   built function runs on copies of its tensors, so its mutations are lost, and its results are filled likewise.
 - `raise`: launches raise, which shows who falls back to torch silently.
-- `part`: launches do their work, but a secret 64th of what they changed is lost. Who only looks here and there whether
-  its decoy still works is not warned.
+- `part`: launches do their work, but a secret 64th of what they changed is spoilt. Who only looks here and there
+  whether its decoy still works is not warned.
 
 An honest candidate is wrong or fails under each mode. `idle` does the same as `zeros`, allocations apart, for a single
 call in the midst of timed ones: a kernel that was checked must also be the one that is timed. What this module reports
@@ -92,7 +92,7 @@ class Recorder:
         if self.mode == "raise":
             raise KernelDisabledError(DISABLED)
         if self.mode == "part":
-            return _losing(function, args, kwargs)
+            return _spoiling(function, args, kwargs)
         return _filling(FILL[self.mode], function, args, kwargs)
 
     def _note(self, tree: Any) -> None:
@@ -111,7 +111,7 @@ class Recorder:
             self.counts[kernel.fn.__name__] += 1
             self._note((args, kwargs))
             if self.mode == "part":
-                return _losing(functools.partial(run, kernel), args, kwargs)
+                return _spoiling(functools.partial(run, kernel), args, kwargs)
             if self.mode == "raise":
                 raise KernelDisabledError(DISABLED)
             return run(kernel, *args, **kwargs) if self.mode is None else None
@@ -169,8 +169,8 @@ def _filling(value: int, function: Function, args: tuple[Any, ...], kwargs: dict
     return tree_map(functools.partial(_fill, value), function(*copies[0], **copies[1]))
 
 
-def _losing(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The real work, of which a part is lost again."""
+def _spoiling(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The real work, of which a part is spoilt."""
     if not _copyable((args, kwargs)):
         return None
     given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -178,33 +178,55 @@ def _losing(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     result = function(*args, **kwargs)
     with torch.no_grad():
         for leaf, old in zip(given, before, strict=True):
-            _lose(leaf.detach(), old)
-    return tree_map(_lost, result)
+            _spoil(leaf.detach(), old)
+    return tree_map(_spoilt, result)
 
 
-def _lost(leaf: Any) -> Any:
+def _spoilt(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         with torch.no_grad():
-            _lose(leaf.detach(), torch.zeros_like(leaf))
+            _spoil(leaf.detach(), torch.zeros_like(leaf))
         return leaf
     return _fill(0, leaf)
 
 
-def _lose(tensor: torch.Tensor, old: torch.Tensor) -> None:
-    """Put back a secret part of what was changed; all of it where that is little."""
+def _spoil(tensor: torch.Tensor, old: torch.Tensor) -> None:
+    """Overwrite a secret part of what was changed; all of it where that is little."""
     changed = ((tensor != old) & ~((tensor != tensor) & (old != old))).nonzero(as_tuple=True)  # noqa: PLR0124 - NaN
     count = changed[0].numel() if changed else 0
     if not count:
         return
-    chosen = torch.arange(count) if count < LEAST_PARTS else _secret_choice(count)
-    places = tuple(axis[chosen] for axis in changed)
-    tensor[places] = old[places]
-
-
-def _secret_choice(count: int) -> torch.Tensor:
-    """Which of so many elements are lost. From the system's randomness: a candidate may have seeded torch's."""
+    # from the system's randomness: a candidate may have seeded torch's
     generator = torch.Generator().manual_seed(secrets.randbits(48))
-    return torch.randperm(count, generator=generator)[: count // PARTS + 1]
+    chosen = torch.randperm(count, generator=generator)[: count if count < LEAST_PARTS else count // PARTS + 1]
+    places = tuple(axis[chosen] for axis in changed)
+    tensor[places] = _outliers(tensor[places], _largest(tensor), generator)
+
+
+def _outliers(values: torch.Tensor, largest: float, generator: torch.Generator) -> torch.Tensor:
+    """Random values beyond all others, every second one below: even a maximum or a minimum over them is wrong.
+
+    Finite, and not beyond measure: who adds a decoy's result times nothing, or next to nothing, must stay right.
+    """
+    if values.dtype is torch.bool:
+        return ~values
+    signs = 1 - 2 * (torch.arange(values.numel()) % 2)
+    beyond = signs * largest * (4 + 4 * torch.rand(values.numel(), generator=generator, dtype=torch.float64))
+    return beyond.clamp(*_range(values.dtype)).to(values.dtype)
+
+
+def _largest(tensor: torch.Tensor) -> float:
+    """The largest finite absolute value, or 1."""
+    sizes = tensor.abs().double().nan_to_num(0, 0, 0) if tensor.dtype is not torch.bool else torch.zeros(1)
+    return float(sizes.max()) or 1.0
+
+
+def _range(dtype: torch.dtype) -> tuple[float, float]:
+    """What a dtype holds, in numbers that a double can hold, too."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.finfo(dtype).min, torch.finfo(dtype).max
+    limits = torch.iinfo(dtype)
+    return float(limits.min), float(min(limits.max, 1 << 62))
 
 
 def _copyable(tree: Any) -> bool:
