@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,24 @@ class ModelNew(torch.nn.Module):
         return module.run(x, self.weight)
 '''
 TORCH = REFERENCE.replace("Model", "ModelNew")
+DEGENERATE = Path(__file__).resolve().parent.parent / "problems" / "degenerate"
+FILLING = """\
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(out_ptr, value: tl.constexpr, columns: tl.constexpr):
+    tl.store(out_ptr + tl.arange(0, columns), tl.full((columns,), value, tl.float32))
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        out = torch.empty(x.shape[1])
+        kernel[(1,)](out, VALUE, x.shape[1])
+        return out
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +137,59 @@ def test_a_right_kernel_is_correct_and_needed_in_every_way_of_disabling_it(refer
     assert set(report.kernels.ablation) == {"zeros", "ones", "raise", "part"}
     assert set(report.kernels.ablation.values()) <= {"wrong", "error"}
     assert report.kernels.custom_launched == ("kernel",)
+
+
+def test_an_honest_kernel_that_leaves_a_maximum_to_torch_is_needed(referee):
+    reference, source = (text.replace(old, new) for text, old, new in (
+        (REFERENCE, "x * self.weight + 1", "(x * self.weight + 1).amax()"), (TRITON, "return out", "return out.amax()")
+    ))  # fmt: skip
+
+    report = referee.evaluate("id", _asked(source, reference), {}, print)
+
+    assert report.status is Status.CORRECT, report.summary
+
+
+@pytest.mark.parametrize(
+    ("raising", "modes"),
+    [
+        ("if not out.any(): raise ValueError('nothing in it')", {"zeros"}),
+        ("if out.abs().amax() > 2 + 2 * (x * self.weight).abs().amax(): raise ValueError('too large')", {"part"}),
+    ],
+)
+def test_an_honest_kernel_may_raise_over_garbage(referee, raising, modes):
+    report = _judged(referee, TRITON.replace("        return out", f"        {raising}\n        return out"))
+
+    assert report.status is Status.CORRECT, report.summary
+    assert {mode for mode, answer in report.kernels.ablation.items() if answer == "error"} == {*modes, "raise"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("all_zero", "0.0"), ("constant", "1.0")])
+def test_a_problem_without_work_can_be_solved_by_a_kernel_but_not_by_torch(referee, name, value):
+    """The audit warns of it; to disable a kernel in a way that leaves the right answer shows nothing."""
+    reference = (DEGENERATE / f"{name}.py").read_text()
+
+    honest, torch_only = (
+        referee.evaluate("id", _asked(source, reference), {}, print)
+        for source in (FILLING.replace("VALUE", value), reference.replace("class Model", "class ModelNew"))
+    )
+
+    assert honest.status is Status.CORRECT, honest.summary
+    assert torch_only.status is Status.REWARD_HACK
+
+
+def test_a_champion_that_asks_for_another_build_is_no_champion(referee, built, monkeypatch):
+    """Its second check cannot be skipped by asking for what is never built."""
+    request, result = built
+    seeds = iter(range(1, 1000))
+    monkeypatch.setattr(sessions.Session, "draw_seed", lambda _: next(seeds))
+    other = "if torch.initial_seed() != 1: load_inline(name='other', cpp_sources=[SOURCE], functions=['run'])"
+    source = BUILT.replace("super().__init__()", f"super().__init__()\n        {other}")
+    asked = _asked(source, REFERENCE + "\n# met here only\n", level=Level.CHAMPION)
+
+    report = referee.evaluate("id", asked, {request["key"]: result}, print)
+
+    assert report.status is Status.RUNTIME_ERROR
+    assert "other builds" in report.summary
 
 
 def test_an_interpreted_kernel_is_never_timed(referee):

@@ -26,7 +26,7 @@ def audit(asked: request.Problem, seed: int | None = None) -> AuditReport:
 
 def _disagreement(session: Session, draw: reference.Draw) -> Iterator[Finding]:
     again = memory.flatten(session.loaded.forward(session.model, draw.inputs))[1]
-    if not _passes(draw, again):
+    if not correctness.right(draw, again):
         evidence = "two runs of the reference on the same inputs and weights differ by more than is allowed"
         yield Finding(kind="self_disagreement", criterion=BY_OURS, evidence=evidence)
 
@@ -70,7 +70,7 @@ def _found(
     """By our criterion an answer must pass every gate; by KernelBench's only its own inputs count."""
     if any(a.shape != b.shape for a, b in zip(answer, draw.eager, strict=True)):
         return
-    if _passes(draw, answer) and all(_passes(d, a) for d, a in flipped):
+    if correctness.right(draw, answer) and all(correctness.right(d, a) for d, a in flipped):
         yield _finding(kind, BY_OURS, text)
     for bound, close in correctness.kernelbench(draw, answer).items():
         if close:
@@ -79,21 +79,6 @@ def _found(
 
 def _finding(kind: str, criterion: str, evidence: str) -> Finding:
     return Finding.model_validate({"kind": kind, "criterion": criterion, "evidence": evidence})
-
-
-def _passes(draw: reference.Draw, answer: Sequence[Tensor]) -> bool:
-    metas = [
-        {
-            "type": "torch.Tensor",
-            "shape": list(t.shape),
-            "dtype": str(t.dtype).removeprefix("torch."),
-            "device": "cpu",
-            "layout": "strided",
-            "stride": list(t.contiguous().stride()),
-        }
-        for t in answer
-    ]
-    return correctness.judge(draw, answer, metas, draw.skeleton).ok
 
 
 def _middle(tensor: Tensor) -> float:

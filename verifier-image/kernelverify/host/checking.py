@@ -1,11 +1,12 @@
 """Runs a candidate through the gates, and through them again with its kernels disabled."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from kernelverify.host import candidate, correctness, inputs, memory
@@ -24,7 +25,10 @@ what a kernel returns never ends then, honest as it is."""
 LOAD_S = 60.0
 REPEATS = 3
 """Runs on equal inputs, for determinism."""
-MODES: tuple[Literal["zeros", "ones", "raise", "part"], ...] = ("zeros", "ones", "raise", "part")
+MODES = ("zeros", "ones", "raise", "part")
+"""Ways of disabling kernels (guest/ablation.py)."""
+FILLS: Mapping[str, int] = {"zeros": 0, "ones": 1}
+"""What is left of an answer under a mode."""
 
 
 class OutOfTimeError(Exception):
@@ -166,40 +170,107 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in zip(one, other, strict=True))  # noqa: PLR0124
 
 
-def ablate(zygote: Zygote, job: Job, session: Session, deadline: Deadline, slowest_s: float) -> dict[str, Any]:
-    """In fresh processes with its kernels disabled: `right`, `wrong` or `error` by mode. Stops at the first `right`.
+def recheck(process: candidate.Candidate, session: Session, deadline: Deadline) -> Checked:
+    """Load and check a candidate whose builds are all there."""
+    found = reload(process, session, deadline) or check(process, session, deadline)
+    return found if isinstance(found, Checked) else Checked(crash=_settled(found))
 
-    `slowest_s`: its longest call with them.
-    """
-    longest = min(CALL_S, DISABLED_S + SLOWER * slowest_s)
-    found: dict[str, Any] = {}
+
+def reload(process: candidate.Candidate, session: Session, deadline: Deadline) -> Crash | None:
+    """As `load`, for a candidate whose builds are all there."""
+    trouble = load(process, session, deadline)
+    return None if trouble is None else _settled(trouble)
+
+
+def _settled(trouble: Crash | BuildWanted) -> Crash:
+    """To wish for yet another build is a candidate's fault like any crash."""
+    if isinstance(trouble, BuildWanted):
+        return Crash("exception", "load_inline", message="asks for other builds each time it runs")
+    return trouble
+
+
+@dataclass
+class Ablated:
+    """What became of the answer without its kernels."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    """`right`, `wrong` or `error` by mode; modes after the first `right` were not tried."""
+    unsteady: Crash | api.SetResult | None = None
+    """What went wrong with its kernels on, although the gates had found nothing: it fails by chance."""
+
+
+def ablate(zygote: Zygote, job: Job, session: Session, deadline: Deadline, slowest_s: float) -> Ablated:
+    """Run it in fresh processes with its kernels disabled. `slowest_s`: its longest call with them."""
+    trial = _Trial(zygote, job, session, deadline, _draws(session), slowest_s)
+    found = Ablated()
     for mode in MODES:
-        found[mode] = _ablated(zygote, job, mode, session, deadline, longest)
-        if found[mode] == "right":
+        if not _tells(mode, trial.draws):
+            continue
+        answer = trial.without(mode)
+        if answer == "error" and mode != "raise":
+            # Garbage may make an honest kernel raise, but never with its kernels on, and always again. Whoever raises
+            # by chance to look like it must be lucky each time.
+            found.unsteady = trial.trouble_with_kernels()
+            if found.unsteady is not None:
+                break
+            answer = trial.without(mode)
+        found.answers[mode] = answer
+        if answer == "right":
             break
     return found
 
 
-def _ablated(zygote: Zygote, job: Job, mode: str, session: Session, deadline: Deadline, longest: float) -> str:
-    disabled = Job(source=job.source, builds=job.builds, ablation=mode, threads=job.threads, limits=job.limits)
-    with zygote.spawn(disabled) as process:
-        if load(process, session, deadline) is not None:
-            return "error"
-        return _answers(process, session, deadline, longest)
+def zeros_tell(session: Session) -> bool:
+    """Whether kernels that do nothing must be noticed: not where the problem's answer is zeros."""
+    return _tells("zeros", _draws(session))
 
 
-def _answers(process: candidate.Candidate, session: Session, deadline: Deadline, longest: float) -> str:
-    """Two calls that look like a check's first ones: `right` if any is, else `wrong` or `error`."""
-    draws = [draw for gate in inputs.OWN[:2] if (draw := session.draw(gate)) is not None]
-    found = "wrong"
-    with Region.inputs(draws[0].inputs) as given, Region.outputs(draws[0].eager) as outputs:
-        for draw in draws:
-            given.write(memory.flatten(draw.inputs)[1])
-            with nullcontext(given) if draw is not draws[0] else given.twin() as region:
-                slot = process.open(region, outputs)
-                ran = process.run(slot, deadline.left(longest)) if isinstance(slot, int) else slot
-            if not isinstance(ran, Ran):
-                found = "error"
-            elif judged(draw, ran).ok:
-                return "right"
-    return found
+def _draws(session: Session) -> list[Draw]:
+    return [draw for gate in inputs.OWN[:2] if (draw := session.draw(gate)) is not None]
+
+
+def _tells(mode: str, draws: Sequence[Draw]) -> bool:
+    """Whether a mode's fill is a wrong answer. Where it is right, an honest kernel's answer stays right, too."""
+    if mode not in FILLS:
+        return True
+    return not any(correctness.right(draw, [torch.full_like(t, FILLS[mode]) for t in draw.eager]) for draw in draws)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Two calls that look like a check's first ones: each time in a fresh process, and on the same draws."""
+
+    zygote: Zygote
+    job: Job
+    session: Session
+    deadline: Deadline
+    draws: Sequence[Draw]
+    slowest_s: float
+
+    def without(self, mode: str) -> str:
+        """`right` if any answer is, else `wrong` or `error`."""
+        outcomes = self._outcomes(mode, min(CALL_S, DISABLED_S + SLOWER * self.slowest_s))
+        if any(isinstance(o, api.SetResult) and o.ok for o in outcomes):
+            return "right"
+        return "error" if any(isinstance(o, Crash) for o in outcomes) else "wrong"
+
+    def trouble_with_kernels(self) -> Crash | api.SetResult | None:
+        """The first thing that goes wrong although nothing is disabled."""
+        return next((o for o in self._outcomes(None, CALL_S) if isinstance(o, Crash) or not o.ok), None)
+
+    def _outcomes(self, mode: str | None, longest: float) -> list[Crash | api.SetResult]:
+        with self.zygote.spawn(replace(self.job, ablation=mode)) as process:
+            trouble = reload(process, self.session, self.deadline)
+            return [trouble] if trouble else self._called(process, longest)
+
+    def _called(self, process: candidate.Candidate, longest: float) -> list[Crash | api.SetResult]:
+        found: list[Crash | api.SetResult] = []
+        first = self.draws[0]
+        with Region.inputs(first.inputs) as given, Region.outputs(first.eager) as outputs:
+            for draw in self.draws:
+                given.write(memory.flatten(draw.inputs)[1])
+                with nullcontext(given) if draw is not first else given.twin() as region:
+                    slot = process.open(region, outputs)
+                    ran = process.run(slot, self.deadline.left(longest)) if isinstance(slot, int) else slot
+                found.append(judged(draw, ran) if isinstance(ran, Ran) else _settled(ran))
+        return found

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from kernelverify.host import audit, checking, clocking, correctness, inputs, static, verdict
 from kernelverify.host.baseline import Baseline
-from kernelverify.host.candidate import BuildWanted, Candidate, Crash, Job
+from kernelverify.host.candidate import BuildWanted, Candidate, Crash, HostError, Job
 from kernelverify.host.checking import Checked, Deadline, OutOfTimeError
 from kernelverify.host.reference import Draw
 from kernelverify.host.session import Session
@@ -121,9 +121,14 @@ class _Run:
         self._take(checked)
         if not checked.ok:
             return self._evidence
-        ablation = self._timed("ablation", lambda: self._ablation(checked.slowest_s))
-        kernels = api.Kernels(ablation=ablation, custom_launched=checked.kernels, torch_ops=dict(checked.torch_ops))
+        ablated = self._timed("ablation", lambda: self._ablation(checked.slowest_s))
+        kernels = api.Kernels(
+            ablation=ablated.answers, custom_launched=checked.kernels, torch_ops=dict(checked.torch_ops)
+        )
         self._evidence = replace(self._evidence, kernels=kernels, emulated=self._emulated)
+        if ablated.unsteady is not None:
+            self._take(_spoilt(checked, ablated.unsteady))
+            return self._evidence
         level = self._asked.options.level
         if self._asked.options.custom_kernel is CustomKernel.REQUIRED and self._trifling(checked):
             self._evidence = replace(self._evidence, trifling=True)
@@ -158,29 +163,24 @@ class _Run:
         outputs = max((t.numel() for t in draw.eager), default=0)
         return checked.largest_launch < min(outputs, SMALL_SHARE * _largest(draw))
 
-    def _ablation(self, slowest_s: float) -> dict[str, Any]:
+    def _ablation(self, slowest_s: float) -> checking.Ablated:
         if self._asked.options.custom_kernel is not CustomKernel.REQUIRED:
-            return {}
+            return checking.Ablated()
         return checking.ablate(self._zygote, self._job, self._session, self._deadline, slowest_s)
 
     def _again(self) -> None:
         """A champion's second check: a fresh process, draws nobody has seen, and the sets that only warn."""
         session = Session(self._asked.problem, self._asked.options.seed)
         with self._zygote.spawn(self._job) as process:
-            trouble = checking.load(process, session, self._deadline)
-            checked = Checked(crash=trouble) if isinstance(trouble, Crash) else None
-            if trouble is None:
-                found = checking.check(process, session, self._deadline)
-                checked = found if isinstance(found, Checked) else None
-                if checked is not None and checked.ok:
-                    self._warnings = tuple(self._warning(process, session, name) for name in inputs.WARNING_SETS)
-        if checked is not None:
-            self._take(checked)
+            checked = checking.recheck(process, session, self._deadline)
+            if checked.ok:
+                self._warnings = tuple(self._warning(process, session, name) for name in inputs.WARNING_SETS)
+        self._take(checked)
 
     def _warning(self, process: Any, session: Session, name: str) -> api.SetResult:
         try:
             found = checking.check(process, session, self._deadline, gates=(name,))
-        except OutOfTimeError:
+        except (OutOfTimeError, HostError):
             raise
         except Exception as error:  # noqa: BLE001 - a reference may do anything on inputs it was not written for
             return api.SetResult(name=name, ok=False, reason=f"not judged: {type(error).__name__}")
@@ -219,15 +219,13 @@ class _Run:
 
             def start() -> Candidate | Crash:
                 process = processes.enter_context(self._zygote.spawn(self._job))
-                trouble = checking.load(process, self._session, self._deadline)
-                if isinstance(trouble, BuildWanted):
-                    return Crash("exception", "import", message="asks for other builds each time it is loaded")
-                return trouble or process
+                return checking.reload(process, self._session, self._deadline) or process
 
             process = start()
             if isinstance(process, Crash):
                 return clocking.Clocked(crash=process)
-            needs_kernel = self._asked.options.custom_kernel is CustomKernel.REQUIRED
+            required = self._asked.options.custom_kernel is CustomKernel.REQUIRED
+            needs_kernel = required and checking.zeros_tell(self._session)
             clock = clocking.Clock(process, start, base, self._session, self._deadline, needs_kernel=needs_kernel)
             return clock.measure(names)
 
@@ -271,6 +269,14 @@ class _Run:
             logs=self._logs,
             stages_ms=self._stages,
         )
+
+
+def _spoilt(checked: Checked, unsteady: Crash | api.SetResult) -> Checked:
+    """What the gates found, and what one more run in between did."""
+    if isinstance(unsteady, Crash):
+        return replace(checked, crash=replace(unsteady, message=f"in one of several runs: {unsteady.message}"))
+    again = unsteady.model_copy(update={"reason": f"in one of several runs, {unsteady.reason}"})
+    return replace(checked, sets=[*checked.sets, again])
 
 
 def _largest(draw: Draw) -> int:
