@@ -50,6 +50,12 @@ class ClusterError(Exception):
     status = 0
 
 
+class NotFoundError(ClusterError):
+    """It is not there, or no more."""
+
+    status = 404
+
+
 class ConflictError(ClusterError):
     """Somebody else wrote meanwhile."""
 
@@ -157,7 +163,7 @@ class ApiServer:
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
         try:
             return await self._ask("GET", kind.path(namespace, name))
-        except _NotFoundError:
+        except NotFoundError:
             return None
 
     async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Manifest]:
@@ -192,7 +198,7 @@ class ApiServer:
             options["preconditions"] = {"uid": uid}
         try:
             await self._ask("DELETE", kind.path(namespace, name), body=serialise.yaml(options))
-        except _NotFoundError:
+        except NotFoundError:
             return
 
     async def patch(self, kind: Kind, body: Manifest, patch: Manifest) -> Manifest | None:
@@ -201,14 +207,14 @@ class ApiServer:
         path = kind.path(body["metadata"]["namespace"], body["metadata"]["name"])
         try:
             return await self._merge(path, {**patch, "metadata": metadata})
-        except _NotFoundError:
+        except NotFoundError:
             return None
 
     async def scale(self, kind: Kind, namespace: str, name: str, replicas: int) -> None:
         """How many pods it should have; one that is not there needs none."""
         try:
             await self._merge(kind.path(namespace, name), {"spec": {"replicas": replicas}})
-        except _NotFoundError:
+        except NotFoundError:
             return
 
     async def _merge(self, path: str, patch: Manifest) -> Manifest:
@@ -336,10 +342,6 @@ class ApiServer:
         return response
 
 
-class _NotFoundError(ClusterError):
-    status = 404
-
-
 @asynccontextmanager
 async def connect() -> AsyncIterator[ApiServer]:
     """The pod's own cluster, else the kubeconfig's. Raises ClusterError when there is neither."""
@@ -376,7 +378,7 @@ def _raise_for(status: int, text: str, what: str) -> None:
     if status == ForbiddenError.status and "it is being terminated" in str(message):
         raise TerminatingError(f"{what}: {message}")
     errors: dict[int, type[ClusterError]] = {
-        404: _NotFoundError,
+        404: NotFoundError,
         409: ConflictError,
         401: ForbiddenError,
         403: ForbiddenError,
