@@ -60,6 +60,9 @@ class Place:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", *labels, "-o", "json"))["items"]
         return found
 
+    def names(self, kind: str) -> list[str]:
+        return self.kubectl("get", kind, "-o", "name").split()
+
     def everything(self) -> set[str]:
         """Kind and name of all objects in it but events and what every namespace has."""
         kinds = self.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()

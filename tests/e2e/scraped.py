@@ -13,6 +13,7 @@ import yaml
 
 from cluster import tools
 from cluster.machine import Cluster, read
+from watching import until
 
 PORT = 19090
 CONFIG = {
@@ -67,10 +68,16 @@ class Prometheus:
         with self._log.open("w") as log:
             self.process = subprocess.Popen([*self._entry, *program], stdout=log, stderr=log)
 
+    def listens(self) -> bool:
+        return self._ask({"ready": "1"}).returncode == 0
+
+    def _ask(self, expressions: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        command = [*self._entry, sys.executable, "-c", ASK]
+        return subprocess.run(command, input=json.dumps(expressions), capture_output=True, text=True, check=False)
+
     def with_data(self, expressions: Mapping[str, str]) -> set[str]:
         """Which of them, by name, have data now. Raises AssertionError for one that it does not understand."""
-        command = [*self._entry, sys.executable, "-c", ASK]
-        done = subprocess.run(command, input=json.dumps(expressions), capture_output=True, text=True, check=False)
+        done = self._ask(expressions)
         assert done.returncode == 0, f"{done.stderr}\n{self._log.read_text()[-2000:]}"
         answers: dict[str, Any] = json.loads(done.stdout)
         assert {where: each for where, each in answers.items() if each["status"] != "success"} == {}
@@ -82,6 +89,7 @@ def scraping(cluster: Cluster, folder: Path) -> Iterator[Prometheus]:
     """For the block."""
     started = Prometheus(cluster, folder)
     try:
+        until(started.listens)
         yield started
     finally:
         started.process.kill()

@@ -65,7 +65,7 @@ def history(place, seconds, disturb):
         if complete(found):
             return seen
         time.sleep(0.5)
-    raise AssertionError(place._evidence(seen[-1]))
+    raise AssertionError(place.evidence(seen[-1]))
 
 
 def check(seen):
