@@ -99,7 +99,7 @@ class Operator:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(40)
+        return self.process.wait(120)
 
 
 PRESETS = {"replay-quickstart": {"engine": "custom", "image": "operator", "args": ["replay-model"]}}

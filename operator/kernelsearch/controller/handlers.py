@@ -73,7 +73,7 @@ def configure(settings: kopf.OperatorSettings, *, namespaced: bool) -> None:
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.execution.default_backoff = 10
-    settings.process.ultimate_exiting_timeout = 30
+    settings.process.ultimate_exiting_timeout = 60
     settings.scanning.disabled = namespaced
     for group, plural in CHILDREN:
         settings.watching.label_selectors[group, plural] = SELECTOR
