@@ -95,3 +95,17 @@ def search(root: Path, name: str = "steady", answers: str = "script.yaml", **spe
         "spec": whole,
     }
     return json.loads(json.dumps(made))
+
+
+def twin(runner: dict[str, Any]) -> dict[str, Any]:
+    """A second runner of the same search, unknown to the operator. A forced delete leaves the old process alive for a
+    moment; this one stays.
+    """
+    managed = "app.kubernetes.io/managed-by"
+    labels = {"app.kubernetes.io/component": "runner", managed: runner["metadata"]["labels"][managed]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "twin", "labels": labels},
+        "spec": {key: value for key, value in runner["spec"].items() if key != "nodeName"},
+    }

@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 
 import pytest
-from steady import ODD, script, search
+from steady import ODD, script, search, twin
 
 from cluster import system
 from cluster.places import GIVEN
@@ -122,32 +122,8 @@ def test_kills_at_random_moments(place, root):
 def test_two_runners_at_once_do_not_spoil_each_other(place, root):
     place.apply(script(), search(root, budget={"deadlineSeconds": 60, "gracePeriodSeconds": 5}))
     place.wait("steady", lambda found: attempts(found) >= 2, 120)
-    pod = place.get("pod", "steady-runner")
-    # A forced delete leaves the old process alive for a moment; this one stays alive for good.
-    twin = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "twin", "labels": {"app.kubernetes.io/component": "runner", **_ours(pod)}},
-        "spec": {key: value for key, value in pod["spec"].items() if key != "nodeName"},
-    }
-    place.apply(twin)
+    place.apply(twin(place.get("pod", "steady-runner")))
 
     seen = history(place, 200, lambda _: None)
 
     check(seen)
-
-
-def _ours(pod):
-    return {"app.kubernetes.io/managed-by": pod["metadata"]["labels"]["app.kubernetes.io/managed-by"]}
-
-
-def test_deleting_a_search_in_mid_search_leaves_nothing(place, root):
-    place.apply(script(), search(root))
-    place.wait("steady", running, 90)
-
-    start = time.monotonic()
-    place.kubectl("delete", "ksearch", "steady", "--timeout=30s")
-    kinds = ("pods", "modelservers", "verifierpools", "deployments", "roles", "networkpolicies")
-    while left := [name for kind in kinds for name in place.names(kind)]:
-        assert time.monotonic() - start < 60, left
-        time.sleep(0.5)

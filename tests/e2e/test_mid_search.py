@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from steady import script, search
+from steady import script, search, twin
 
 from watching import attempts, best, complete, condition, running, until
 
@@ -159,15 +159,7 @@ def test_a_suspended_search_gives_its_pods_back_and_goes_on_where_it_stood(place
 
 def test_of_two_runners_at_once_one_ends_and_nothing_is_counted_twice(place):
     before = place.wait("steady", running)
-    pod = place.get("pod", "steady-runner")
-    # A forced delete leaves the old process alive for a moment; this one stays alive for good.
-    twin = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "twin", "labels": {"app.kubernetes.io/component": "runner", **_ours(pod)}},
-        "spec": {key: value for key, value in pod["spec"].items() if key != "nodeName"},
-    }
-    place.apply(twin)
+    place.apply(twin(place.get("pod", "steady-runner")))
     seen = [before]
 
     def fenced():
@@ -189,10 +181,6 @@ def test_of_two_runners_at_once_one_ends_and_nothing_is_counted_twice(place):
     assert sum(counted.values()) == status["attempts"]["total"]
     ids = [each["id"] for each in status["recentAttempts"]]
     assert len(ids) == len(set(ids)), "an attempt's number came twice"
-
-
-def _ours(pod):
-    return {"app.kubernetes.io/managed-by": pod["metadata"]["labels"]["app.kubernetes.io/managed-by"]}
 
 
 def test_a_search_made_anew_under_its_name_begins_anew_and_deleted_leaves_nothing(place, root):

@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from torch.utils._pytree import tree_leaves
+
 from kernelverify.host import inputs, reference
 from kernelverify.host.candidate import HostError
 from kernelverify.host.session import Session
@@ -42,8 +44,9 @@ class Generator:
         start = time.perf_counter()
         first = self._draw()
         cheap = time.perf_counter() - start < CHEAP_S
-        # Where signs may not change, a slow generator is waited for.
-        self._pool = [] if cheap or self._flipped is None else [first, *(self._draw() for _ in range(POOL - 1))]
+        # Where no sign can change, a slow generator is waited for.
+        signs = self._flipped is not None and any(map(inputs.varied, tree_leaves(first)))
+        self._pool = [first, *(self._draw() for _ in range(POOL - 1))] if signs and not cheap else []
 
     @property
     def how(self) -> str:

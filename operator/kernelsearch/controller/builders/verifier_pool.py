@@ -35,12 +35,10 @@ def keys(owner: Manifest, pool: VerifierPool, issuer: str, jwks: str) -> Manifes
     All of it may change while verifiers run, so none of it is an argument of theirs: that would make their pods anew in
     the middle of every search.
     """
-    name, allowed = (
-        names.jwks(owner["metadata"]["name"]),
-        [owner["metadata"]["namespace"], *pool.spec.allowed_namespaces],
-    )
+    metadata = owner["metadata"]
+    allowed = [metadata["namespace"], *pool.spec.allowed_namespaces]
     data = {"issuer": issuer, "jwks.json": jwks, "namespaces": "\n".join(allowed)}
-    return names.child(owner, "ConfigMap", name, names.VERIFIER, data=data)
+    return names.child(owner, "ConfigMap", names.jwks(metadata["name"]), names.VERIFIER, data=data)
 
 
 def deployment(owner: Manifest, pool: VerifierPool, settings: Settings, replicas: int, issuer: str) -> Manifest:
