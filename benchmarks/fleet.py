@@ -6,6 +6,7 @@ A real API server with controllers and scheduler, no node: no pod ever runs, whi
 
 - `make_ratio`: time until every child of N searches exists, over the time in which one client makes as many of the same
   objects directly, four at a time;
+- `waiting`: memory of the operator while N searches wait for their pods;
 - `rest`: memory and CPU of the operator with N finished searches;
 - `waiting_writes_per_search_minute`: requests that change something, while N searches wait;
 - `active_writes_per_minute`: the same of one search with a verdict each 1.7 s, runner and operator together;
@@ -105,7 +106,10 @@ async def directly(server: api.ApiServer, made: str, namespace: str, searches: i
     everything = [_renamed(body, namespace, n) for n in range(searches) for body in template]
     start = time.monotonic()
     await each(server.create, everything)
-    return time.monotonic() - start
+    took = time.monotonic() - start
+    for kind in CHILDREN:  # ModelServers and VerifierPools among them are the operator's business when it goes on
+        await server._ask("DELETE", kind.path(namespace))  # noqa: SLF001
+    return took
 
 
 def _renamed(body: dict[str, Any], namespace: str, number: int) -> dict[str, Any]:
@@ -202,6 +206,7 @@ async def measure(searches: int, pid: int) -> dict[str, float]:
         before = await writes(server)
         await asyncio.sleep(REST_S)
         written = await writes(server) - before
+        waiting, _ = usage(pid)
         os.kill(pid, 19)  # stopped: what is made directly is not its business
         direct = await directly(server, "by-operator", "directly", searches)
         os.kill(pid, 18)
@@ -217,6 +222,7 @@ async def measure(searches: int, pid: int) -> dict[str, float]:
         "make_s": round(made, 1),
         "direct_s": round(direct, 1),
         "make_ratio": round(made / direct, 2),
+        "waiting_memory_mib": round(waiting, 1),
         "rest_memory_mib": round(memory, 1),
         "rest_cpu_percent": round((end - start) / REST_S * 100, 2),
         "waiting_writes_per_search_minute": round(written / searches / (REST_S / 60), 3),

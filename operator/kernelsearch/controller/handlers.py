@@ -108,16 +108,16 @@ class Handlers:
 
     @staticmethod
     def _index_ours(body: kopf.Body, **_: Any) -> dict[Name, Manifest]:
-        return {observe.name_of(body): dict(body)}
+        return {observe.name_of(body): observe.kept(body)}
 
     @staticmethod
     def _index_children(body: kopf.Body, **_: Any) -> dict[Name, Manifest]:
         owner = observe.owner(body)
-        return {owner: dict(body)} if owner else {}  # nothing at all would leave it where it was before
+        return {owner: observe.kept(body)} if owner else {}  # nothing at all would leave it where it was before
 
     @staticmethod
     def _index_referring(body: kopf.Body, **_: Any) -> dict[Name, Manifest]:
-        return {each: dict(body) for each in observe.uses(body) if each is not None}
+        return {each: observe.kept(body) for each in observe.uses(body) if each is not None}
 
     async def _changed(self, body: kopf.Body, **indices: Any) -> None:
         self._observer.read(indices)

@@ -28,6 +28,17 @@ def owner(body: Mapping[str, Any]) -> Name | None:
     return Name(labels[names.OWNER_KIND], body["metadata"]["namespace"], labels[names.OWNER_NAME])
 
 
+def kept(body: Mapping[str, Any]) -> Manifest:
+    """What an index keeps of an object: among a thousand searches, what nobody asks for would be most of the memory.
+
+    That is the server's record of who wrote which field, and what runners keep in ConfigMaps: a checkpoint has up to
+    256 KiB, and a digest among the annotations says what was written.
+    """
+    left = {"data", "binaryData"} if body["kind"] == "ConfigMap" else set()
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    return {**{name: value for name, value in body.items() if name not in left}, "metadata": metadata}
+
+
 class Observer:
     """Reads indices, which kopf hands to its handlers only: they are put here by whichever runs first.
 
