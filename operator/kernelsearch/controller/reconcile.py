@@ -1,5 +1,6 @@
 """One pass over one object: observe, plan, apply, status. Whatever fails is told, counted and tried again."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from kernelsearch.api.model_server import ModelServer
 from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller import status
 from kernelsearch.controller.apply import Applier
-from kernelsearch.controller.cluster import KINDS, Cluster, ConflictError, TerminatingError
+from kernelsearch.controller.cluster import KINDS, Cluster, ClusterError, ConflictError, TerminatingError
 from kernelsearch.controller.manifest import Manifest, deleting, uid
 from kernelsearch.controller.observe import Name, Observer
 from kernelsearch.controller.plan import conditions, model_server, search, shared, verifier_pool
@@ -23,6 +24,12 @@ log = logging.getLogger(__name__)
 BACKOFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 AGAIN_S = 0.2
 """After a conflict: somebody wrote in between, and the object has to be read again."""
+
+SIDE_BY_SIDE = 16
+"""Passes at a time. With a thousand new searches at once, three thousand passes asked together, waited for each other
+until every request had timed out, and began anew: nothing was ever finished. A pass that waits here sees, when its turn
+comes, what the others have done.
+"""
 
 
 def now() -> datetime:
@@ -47,9 +54,14 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         self._applier = Applier(self.cluster)
+        self._turns = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def run(self, name: Name) -> float:
         """Seconds until the next pass that time alone makes necessary. Raises nothing but CancelledError."""
+        async with self._turns:
+            return await self._turn(name)
+
+    async def _turn(self, name: Name) -> float:
         with self.metrics.duration.labels(name.kind).time():
             try:
                 wait = await self._pass(name)
@@ -68,7 +80,9 @@ class Reconciler:
     def _failed(self, name: Name, error: Exception) -> float:
         count = self._failures.get(name, (0, ""))[0]
         self._failures[name] = (count + 1, f"{type(error).__name__}: {str(error)[:800]}")
-        log.error("%s %s/%s: a pass failed", *name, exc_info=error)
+        # Of the API server's answers the words say it all; anything else is ours to find.
+        ours = None if isinstance(error, ClusterError) else error
+        log.error("%s %s/%s: a pass failed: %s", *name, error, exc_info=ours)
         self.metrics.reconciles.labels(name.kind, "error").inc()
         return BACKOFF_S[min(count, len(BACKOFF_S) - 1)]
 
