@@ -6,6 +6,7 @@ are no handlers of creation, update or deletion: their bookkeeping copies the sp
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -158,5 +159,6 @@ async def _wait(bell: asyncio.Event, stopped: Any, seconds: float) -> None:
 
 
 def announce(body: Manifest, reason: str, message: str) -> None:
-    """An event of Kubernetes."""
-    kopf.event(body, type="Normal", reason=reason[:128], message=message[:1000])  # type: ignore[arg-type]  # any mapping with metadata will do
+    """An event of Kubernetes. None from beside the loops: kopf's queue of events is known to its own tasks only."""
+    with contextlib.suppress(LookupError):
+        kopf.event(body, type="Normal", reason=reason[:128], message=message[:1000])  # type: ignore[arg-type]  # any mapping with metadata will do

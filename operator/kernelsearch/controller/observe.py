@@ -72,7 +72,7 @@ class Observer:
         """Searches that name it, whether they run or not."""
         return list(self.referring.get(name, ()))
 
-    def shared(self, name: Name, body: Manifest, now: datetime, extra: Mapping[str, str], trouble: str) -> shared.Seen:
+    def shared(self, name: Name, body: Manifest, now: datetime, extra: Mapping[str, str]) -> shared.Seen:
         labelled = self.labelled(name)
         return shared.Seen(
             body,
@@ -81,10 +81,9 @@ class Observer:
             len(self.users(name)),
             now,
             extra,
-            trouble,
         )
 
-    async def search(self, name: Name, body: Manifest, cluster: Cluster, now: datetime, trouble: str) -> readiness.Seen:
+    async def search(self, name: Name, body: Manifest, cluster: Cluster, now: datetime) -> readiness.Seen:
         server, pool = uses(body)
         return readiness.Seen(
             body,
@@ -93,7 +92,6 @@ class Observer:
             self.body(pool) if pool else None,
             await _missing_reference(body, cluster),
             now,
-            trouble,
         )
 
 

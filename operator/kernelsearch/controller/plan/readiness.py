@@ -27,8 +27,6 @@ class Seen:
     missing_reference: str
     """Why the problem's reference cannot be mounted; empty when it can."""
     now: datetime
-    trouble: str = ""
-    """Why the last pass failed; empty when it did not."""
 
     @property
     def status(self) -> Mapping[str, Any]:
