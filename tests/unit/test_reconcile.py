@@ -310,10 +310,15 @@ async def test_events_are_told_of_what_changed_and_of_nothing_else(world):
     assert [reason for reason, _ in world.events] == ["ModelReadyTrue"]
 
 
-async def test_a_finished_search_is_counted_once(world):
+@pytest.mark.parametrize(
+    ("facts", "solved"),
+    [({}, "false"), ({"best": {"attempt": 2}}, "true"), ({"attempts": {"correct": 1}}, "true")],
+)
+async def test_a_finished_search_is_counted_once_as_its_conditions_say(world, facts, solved):
     await world.passes()
-    world.runner_says(outcome={"reason": "DeadlineReached", "message": ""})
+    world.runner_says(outcome={"reason": "DeadlineReached", "message": ""}, firstCorrectSeconds=3, **facts)
 
     await world.passes(3)
 
-    assert world.counted("searches_finished_total", reason="DeadlineReached", solved="false") == 1
+    assert world.counted("searches_finished_total", reason="DeadlineReached", solved=solved) == 1
+    assert world.counted("time_to_first_correct_seconds_sum") == 3

@@ -136,4 +136,5 @@ class Reconciler:
                 self.announce(body, f"{each['type']}{each['status']}", f"{each['reason']}: {each['message']}")
         ended = conditions.holds(written, "Complete") and not conditions.holds(before, "Complete")
         if ended and body["kind"] == "KernelSearch":
-            self.metrics.count_finished(before, conditions.find(written, "Complete")["reason"])
+            reason, solved = conditions.find(written, "Complete")["reason"], conditions.holds(written, "Solved")
+            self.metrics.count_finished(before, reason, solved=solved)
