@@ -116,6 +116,11 @@ class World:
         found = conditions.find(self.status, "Degraded")
         return found.get("status"), found.get("reason"), found.get("message", "")
 
+    def remembered(self):
+        """How much the reconciler keeps between passes."""
+        mine, children = self.reconciler, self.reconciler._applier._written
+        return len(mine._failures) + len(mine._stale) + sum(1 + len(each) for each in children.values())
+
     def counted(self, name, **labels):
         return self.registry.get_sample_value(f"kernelsearch_{name}", labels)
 
@@ -177,6 +182,39 @@ async def test_an_object_that_is_gone_or_ends_is_left_alone(world):
     assert await world.passes() == [LOOK_AGAIN_SECONDS]
 
     assert world.cluster.done == []
+
+
+async def test_an_object_that_is_gone_leaves_nothing_behind(world):
+    await world.passes(2, create=UnreachableError("503"))
+    assert world.remembered()
+    del world.cluster.objects["KernelSearch", "demo"]
+
+    await world.passes()
+
+    assert not world.remembered()
+
+
+@pytest.mark.parametrize("error", [ConflictError("409"), UnreachableError("503")])
+async def test_an_object_that_goes_while_its_pass_fails_leaves_nothing_behind(world, error):
+    def goes(*_):
+        world.observer.ours = {}
+        raise error
+
+    world.cluster.put = goes
+
+    await world.reconciler.run(DEMO)
+
+    assert not world.remembered()
+
+
+async def test_a_child_that_is_gone_is_remembered_no_longer(world):
+    await world.passes(2)
+    before = world.remembered()
+    del world.cluster.objects["ConfigMap", "demo-best"]
+
+    await world.passes(2)
+
+    assert world.remembered() == before
 
 
 async def test_failures_are_counted_logged_and_tried_again_later_and_later(world, caplog):

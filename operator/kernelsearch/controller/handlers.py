@@ -8,8 +8,7 @@ are no handlers of creation, update or deletion: their bookkeeping copies the sp
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import kopf
 
@@ -31,7 +30,15 @@ CHILDREN = (
 )
 CANCEL_S = 5.0
 
-Run = Callable[[Name], Any]
+
+class Passes(Protocol):
+    """What the loops go round in."""
+
+    async def run(self, name: Name) -> float:
+        """One pass; seconds until the next one that time alone makes necessary."""
+
+    def forget(self, name: Name) -> None:
+        """The object is gone."""
 
 
 class Wakers:
@@ -83,8 +90,8 @@ def configure(settings: kopf.OperatorSettings, *, namespaced: bool) -> None:
 class Handlers:
     """Everything that kopf shall call."""
 
-    def __init__(self, observer: Observer, run: Run) -> None:
-        self._observer, self._run, self._wakers = observer, run, Wakers()
+    def __init__(self, observer: Observer, passes: Passes) -> None:
+        self._observer, self._passes, self._wakers = observer, passes, Wakers()
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         for plural in OURS.values():
@@ -120,9 +127,11 @@ class Handlers:
     def _index_referring(body: kopf.Body, **_: Any) -> dict[Name, Manifest]:
         return {each: dict(body) for each in observe.uses(body) if each is not None}
 
-    async def _changed(self, body: kopf.Body, **indices: Any) -> None:
+    async def _changed(self, body: kopf.Body, event: kopf.RawEvent, **indices: Any) -> None:
         self._observer.read(indices)
         name = observe.name_of(body)
+        if event["type"] == "DELETED":
+            self._passes.forget(name)
         self._wakers.ring(name)
         self._wakers.ring(observe.owner(body))
         if name.kind == "KernelSearch":
@@ -143,7 +152,7 @@ class Handlers:
         try:
             while not stopped:
                 bell.clear()
-                await _wait(bell, stopped, await self._run(name))
+                await _wait(bell, stopped, await self._passes.run(name))
         finally:
             self._wakers.forget(name)
 

@@ -50,17 +50,30 @@ class Reconciler:
 
     async def run(self, name: Name) -> float:
         """Seconds until the next pass that time alone makes necessary. Raises nothing but CancelledError."""
-        with self.metrics.duration.labels(name.kind).time():
-            try:
-                wait = await self._pass(name)
-            except ConflictError:
-                self._stale.add(name)
-                self.metrics.reconciles.labels(name.kind, "conflict").inc()
-                return AGAIN_S
-            except TerminatingError:
-                return shared.LOOK_AGAIN_SECONDS
-            except Exception as error:  # noqa: BLE001 - a daemon that ends is never started again: it must not end
-                return await self._failed(name, error)
+        try:
+            with self.metrics.duration.labels(name.kind).time():
+                return await self._guarded(name)
+        finally:
+            if self.observer.body(name) is None:  # it went while the pass lasted: nobody else would take it out
+                self.forget(name)
+
+    def forget(self, name: Name) -> None:
+        """It is gone, and so is what was remembered of it."""
+        self._failures.pop(name, None)
+        self._stale.discard(name)
+        self._applier.forget(name)
+
+    async def _guarded(self, name: Name) -> float:
+        try:
+            wait = await self._pass(name)
+        except ConflictError:
+            self._stale.add(name)
+            self.metrics.reconciles.labels(name.kind, "conflict").inc()
+            return AGAIN_S
+        except TerminatingError:
+            return shared.LOOK_AGAIN_SECONDS
+        except Exception as error:  # noqa: BLE001 - a daemon that ends is never started again: it must not end
+            return await self._failed(name, error)
         self._failures.pop(name, None)
         self.metrics.reconciles.labels(name.kind, "ok").inc()
         return wait
