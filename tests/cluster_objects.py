@@ -42,12 +42,14 @@ def read(body: dict[str, Any]) -> KernelSearch:
     return validation.read({**body, "status": None})
 
 
-def shared(kind: str, *, ready: bool = True, owner: str = "u1", name: str = "demo", **spec: Any) -> dict[str, Any]:
+def shared(
+    kind: str, *, ready: bool = True, owner: str = "u1", name: str = "demo", namespace: str = "ns", **spec: Any
+) -> dict[str, Any]:
     condition = {"type": "Ready", "status": "True" if ready else "False", "reason": "R", "message": "m"}
     return {
         "apiVersion": "kernelsearch.dev/v1alpha1",
         "kind": kind,
-        "metadata": {"name": name, "namespace": "ns", "uid": f"{kind}-1", "ownerReferences": [{"uid": owner}]},
+        "metadata": {"name": name, "namespace": namespace, "uid": f"{kind}-1", "ownerReferences": [{"uid": owner}]},
         "spec": spec,
         "status": {"conditions": [condition]},
     }

@@ -99,9 +99,8 @@ class OperatorMetrics:
             for solved in ("true", "false"):
                 self._finished.labels(reason, solved)
 
-    def count_finished(self, status: Mapping[str, Any], reason: str) -> None:
-        """Once a search, by the pass that wrote `Complete`."""
-        solved = bool(status.get("best"))
+    def count_finished(self, status: Mapping[str, Any], reason: str, *, solved: bool) -> None:
+        """Once a search, by the pass that wrote `Complete`; `solved` as its condition says."""
         self._finished.labels(reason, str(solved).lower()).inc()
         if status.get("firstCorrectSeconds") is not None:
             self.first_correct.observe(status["firstCorrectSeconds"])
@@ -109,6 +108,7 @@ class OperatorMetrics:
 
 FINISHED = (
     *("TargetReached", "DeadlineReached", "BudgetExhausted", "AttemptsExhausted", "NoCorrectKernel"),
-    *("StartupDeadlineExceeded", "ProblemUnsolvable", "ModelUnavailable", "VerifiersUnavailable", "Cancelled"),
+    *("StartupDeadlineExceeded", "ProblemUnsolvable", "InvalidSpec", "ModelUnavailable", "VerifiersUnavailable"),
+    "Cancelled",
 )
 """Reasons of `Complete`."""

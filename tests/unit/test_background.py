@@ -147,10 +147,12 @@ async def test_the_sweep_looks_at_what_ended_and_still_has_something_to_do():
         swept.append(name.name)
         return 0.0
 
-    bodies = [search("runs"), search("kept", over=True), search("pods", over=True), search("ttl", over=True)]
+    names = ("kept", "pods", "ttl", "degraded")
+    bodies = [search("runs"), *(search(name, over=True) for name in names)]
     bodies[3]["spec"]["ttlSecondsAfterFinished"] = 5
+    bodies[4]["status"]["conditions"].append({"type": "Degraded", "status": "True"})
     seen = observer(*bodies, children=[("runs", "Pod"), ("kept", "ConfigMap"), ("pods", "Pod")])
 
     await background.Sweeper(seen, reconcile).sweep()
 
-    assert swept == ["pods", "ttl"]
+    assert swept == ["pods", "ttl", "degraded"]

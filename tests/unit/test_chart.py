@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import kopf
 import pytest
 import yaml
 
@@ -263,6 +264,23 @@ def test_there_is_never_a_second_operator(rendered):
     spec = rendered.one("Deployment", "kernelsearch-operator")["spec"]
 
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_who_waits_for_the_operators_end_waits_longer_than_it_may_take(rendered):
+    own = kopf.OperatorSettings()
+    handlers.configure(own, namespaced=False)
+    grace = operator(rendered)["spec"]["terminationGracePeriodSeconds"]
+    (job,) = (each for each in rendered.all("Job") if "helm.sh/hook" in each["metadata"]["annotations"])
+
+    waits = [
+        2 * handlers.CANCEL_S,
+        own.process.ultimate_exiting_timeout,
+        grace,
+        uninstall.WAIT_S,
+        job["spec"]["activeDeadlineSeconds"],
+    ]
+
+    assert waits == sorted(set(waits))
 
 
 def test_every_pod_meets_the_restricted_standard(rendered):

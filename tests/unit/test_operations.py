@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kernelsearch import metrics
 from kernelsearch.controller.cluster import KINDS
 from kernelsearch.search.facts import Reason
 
@@ -73,6 +74,11 @@ def test_the_table_has_every_reason_and_no_other(told, given):
     words = set().union(*told.values()) - (NO_REASONS - ALSO_REASONS)
 
     assert words == given
+
+
+def test_whatever_ends_a_search_has_its_series(told):
+    """From the start: `increase()` does not see one that is born at 1."""
+    assert set(metrics.FINISHED) == told["Complete"] - {"NotYet"}
 
 
 def test_whatever_ends_a_search_is_a_reason_of_complete(told):

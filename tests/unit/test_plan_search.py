@@ -312,7 +312,7 @@ def test_another_ones_model_server_is_never_adopted():
 
 @pytest.mark.parametrize(("allowed", "reason"), [([], "NamespaceNotAllowed"), (["ns"], "R")])
 def test_a_shared_model_admits_the_namespaces_that_it_names(allowed, reason):
-    server = shared("ModelServer", owner="x", name="r1", allowedNamespaces=allowed)
+    server = shared("ModelServer", owner="x", name="r1", namespace="models", allowedNamespaces=allowed)
     body = search(model={"name": "r1", "serverRef": {"name": "r1", "namespace": "models"}})
 
     found = plan(seen(body, server=server))

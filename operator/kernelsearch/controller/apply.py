@@ -7,6 +7,7 @@ from kernelsearch.controller import manifest, observe
 from kernelsearch.controller.builders import names
 from kernelsearch.controller.cluster import KINDS, Cluster, ConflictError
 from kernelsearch.controller.manifest import Key, Manifest, deleting, key, same, sealed, uid
+from kernelsearch.controller.observe import Name
 from kernelsearch.controller.plan.shared import Plan
 
 MANAGER = "kernelsearch-operator"
@@ -15,11 +16,11 @@ REFRESH_S = 1800.0
 
 
 class Applier:
-    """Remembers when it last wrote each child, and nothing else."""
+    """Remembers when it last wrote each child of an owner that is there, and nothing else."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._written: dict[str, float] = {}
+        self._written: dict[Name, dict[str, float]] = {}
 
     async def children(self, owner: Manifest, plan: Plan, labelled: Iterable[Manifest]) -> None:
         """Remove what should not be, then make or mend what should. Raises a ClusterError."""
@@ -29,23 +30,32 @@ class Applier:
             if _unwanted(each, owner, plan, wanted):
                 await self._delete(each)
         existing = observe.own(there, uid(owner))
+        times = self._times(observe.name_of(owner), existing.values())
         for child in plan.children:
-            await self._ensure(sealed(child), existing, plan)
+            await self._ensure(sealed(child), existing, plan, times)
 
-    async def _ensure(self, child: Manifest, existing: Mapping[Key, Manifest], plan: Plan) -> None:
+    def forget(self, owner: Name) -> None:
+        """It is gone."""
+        self._written.pop(owner, None)
+
+    def _times(self, owner: Name, existing: Iterable[Manifest]) -> dict[str, float]:
+        """Of the children that are there, by UID: one never seen before counts as written now."""
+        known, now = self._written.get(owner, {}), time.monotonic()
+        self._written[owner] = {uid(each): known.get(uid(each), now) for each in existing}
+        return self._written[owner]
+
+    async def _ensure(
+        self, child: Manifest, existing: Mapping[Key, Manifest], plan: Plan, times: dict[str, float]
+    ) -> None:
         found = None if key(child) in plan.remove else existing.get(key(child))
         if child["kind"] == "Pod":  # hardly a field of a pod can change: it is made once
             if found is None:
                 await self._create(child)
             return
-        if found is not None and same(child, found) and not self._due(found):
+        if found is not None and same(child, found) and time.monotonic() - times[uid(found)] <= REFRESH_S:
             return
         written = await self._cluster.apply(child, MANAGER)
-        self._written[uid(written)] = time.monotonic()
-
-    def _due(self, found: Manifest) -> bool:
-        first = self._written.setdefault(uid(found), time.monotonic())
-        return time.monotonic() - first > REFRESH_S
+        times[uid(written)] = time.monotonic()
 
     async def _create(self, child: Manifest) -> None:
         try:

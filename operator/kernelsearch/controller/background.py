@@ -10,6 +10,7 @@ from kernelsearch.controller import handlers
 from kernelsearch.controller.builders import names
 from kernelsearch.controller.cluster import KINDS, Cluster, ClusterError, Kind
 from kernelsearch.controller.exposition import Health
+from kernelsearch.controller.manifest import Manifest
 from kernelsearch.controller.observe import Name, Observer
 from kernelsearch.controller.plan import conditions
 from kernelsearch.metrics import OperatorMetrics
@@ -107,9 +108,11 @@ class Sweeper:
         for each in self._observer.all("KernelSearch"):
             metadata = each["metadata"]
             name = Name("KernelSearch", metadata["namespace"], metadata["name"])
-            over = conditions.holds(each.get("status") or {}, "Complete")
-            if over and (self._leftovers(name) or "ttlSecondsAfterFinished" in each["spec"]):
+            if conditions.holds(each.get("status") or {}, "Complete") and self._unfinished(each, name):
                 await self._reconcile(name)
 
-    def _leftovers(self, name: Name) -> bool:
+    def _unfinished(self, body: Manifest, name: Name) -> bool:
+        """It will be deleted, something is left of it, or it still says that this failed."""
+        if "ttlSecondsAfterFinished" in body["spec"] or conditions.holds(body["status"], "Degraded"):
+            return True
         return any(each["kind"] != "ConfigMap" for each in self._observer.labelled(name))

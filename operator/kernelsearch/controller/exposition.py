@@ -19,6 +19,8 @@ from kernelsearch.controller.plan import clocks, conditions
 
 MOST_SEARCHES = 1000
 """Series of single searches; beyond it they are dropped and counted: those first that ended longest ago."""
+SHUTDOWN_S = 2.0
+"""For a request in flight when the operator ends; without this, whoever reads slowly holds it up for a minute."""
 NO_RESULTS = {"total", "inFlight", "infrastructure"}
 """Counts beside the verdicts: a sum over all results is the number of attempts."""
 
@@ -119,7 +121,7 @@ async def serve(registry: CollectorRegistry, health: Health, port: int) -> web.A
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()
     return runner

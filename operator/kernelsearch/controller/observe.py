@@ -75,27 +75,26 @@ class Observer:
         """Everything that carries the owner's labels, pods of its Deployments included."""
         return list(self.children.get(name, ()))
 
-    def users(self, name: Name) -> list[Name]:
-        """Searches that use this ModelServer or VerifierPool now."""
-        return [name_of(each) for each in self.referrers(name) if _active(each)]
+    def users(self, body: Manifest) -> list[Name]:
+        """Searches that use this ModelServer or VerifierPool now. Whom it does not admit keeps no GPU of it busy."""
+        return [name_of(each) for each in self.referrers(name_of(body)) if _active(each) and _admitted(each, body)]
 
     def referrers(self, name: Name) -> list[Manifest]:
         """Searches that name it, whether they run or not."""
         return list(self.referring.get(name, ()))
 
-    def shared(self, name: Name, body: Manifest, now: datetime, extra: Mapping[str, str], trouble: str) -> shared.Seen:
+    def shared(self, name: Name, body: Manifest, now: datetime, extra: Mapping[str, str]) -> shared.Seen:
         labelled = self.labelled(name)
         return shared.Seen(
             body,
             own(labelled, uid(body)),
             [each for each in labelled if each["kind"] == "Pod"],
-            len(self.users(name)),
+            len(self.users(body)),
             now,
             extra,
-            trouble,
         )
 
-    async def search(self, name: Name, body: Manifest, cluster: Cluster, now: datetime, trouble: str) -> readiness.Seen:
+    async def search(self, name: Name, body: Manifest, cluster: Cluster, now: datetime) -> readiness.Seen:
         server, pool = uses(body)
         return readiness.Seen(
             body,
@@ -104,7 +103,6 @@ class Observer:
             self.body(pool) if pool else None,
             await _missing_reference(body, cluster),
             now,
-            trouble,
         )
 
 
@@ -124,18 +122,26 @@ def belongs(child: Mapping[str, Any], owner_uid: str) -> bool:
 
 def uses(search: Mapping[str, Any]) -> tuple[Name | None, Name | None]:
     """The ModelServer and the VerifierPool of a search; owned ones bear its name."""
-    spec, metadata = search["spec"], search["metadata"]
-    model, verifiers = spec.get("model", {}), spec.get("verifiers", {})
-    return (
-        None if "endpoint" in model else _referenced("ModelServer", model.get("serverRef"), metadata),
-        _referenced("VerifierPool", verifiers.get("poolRef"), metadata),
-    )
+    external = "endpoint" in search["spec"].get("model", {})
+    return None if external else _used(search, "ModelServer"), _used(search, "VerifierPool")
 
 
-def _referenced(kind: str, ref: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> Name:
+def _used(search: Mapping[str, Any], kind: str) -> Name:
+    metadata, ref = search["metadata"], _ref(search, kind)
     if ref is None:
         return Name(kind, metadata["namespace"], metadata["name"])
     return Name(kind, ref.get("namespace") or metadata["namespace"], ref["name"])
+
+
+def _ref(search: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """By which it names one of that kind; None where it has its own."""
+    part, field = ("model", "serverRef") if kind == "ModelServer" else ("verifiers", "poolRef")
+    found: Mapping[str, Any] | None = search["spec"].get(part, {}).get(field)
+    return found
+
+
+def _admitted(search: Manifest, by: Manifest) -> bool:
+    return readiness.admits(by, search, named=_ref(search, by["kind"]) is not None)
 
 
 def name_of(body: Mapping[str, Any]) -> Name:

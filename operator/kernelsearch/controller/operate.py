@@ -68,7 +68,7 @@ async def _beside(works: list[tuple[float, Callable[[], Awaitable[None]]]]) -> A
 async def _kopf(settings: Settings, observer: Observer, reconciler: Reconciler) -> None:
     registry, configuration = kopf.OperatorRegistry(), kopf.OperatorSettings()
     kopf.on.login(registry=registry)(_login)
-    handlers.Handlers(observer, reconciler.run).register(registry)
+    handlers.Handlers(observer, reconciler).register(registry)
     handlers.configure(configuration, namespaced=bool(settings.namespaces))
     await kopf.operator(
         registry=registry,

@@ -15,7 +15,7 @@ from kernelsearch.controller.apply import Applier
 from kernelsearch.controller.cluster import KINDS, Cluster, ClusterError, ConflictError, TerminatingError
 from kernelsearch.controller.manifest import Manifest, deleting, uid
 from kernelsearch.controller.observe import Name, Observer
-from kernelsearch.controller.plan import conditions, model_server, search, shared, verifier_pool
+from kernelsearch.controller.plan import conditions, model_server, search, shared, standing, verifier_pool
 from kernelsearch.controller.settings import Settings
 from kernelsearch.metrics import OperatorMetrics
 
@@ -49,7 +49,7 @@ class Reconciler:
     clock: Callable[[], datetime] = now
     announce: Callable[[Manifest, str, str], None] = lambda *_: None
     """Tells an event: object, reason, message."""
-    _failures: dict[Name, tuple[int, str]] = field(default_factory=dict)
+    _failures: dict[Name, int] = field(default_factory=dict)
     _stale: set[Name] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -58,41 +58,65 @@ class Reconciler:
 
     async def run(self, name: Name) -> float:
         """Seconds until the next pass that time alone makes necessary. Raises nothing but CancelledError."""
-        async with self._turns:
-            return await self._turn(name)
+        try:
+            async with self._turns:
+                with self.metrics.duration.labels(name.kind).time():
+                    return await self._guarded(name)
+        finally:
+            if self.observer.body(name) is None:  # it went while the pass lasted: nobody else would take it out
+                self.forget(name)
 
-    async def _turn(self, name: Name) -> float:
-        with self.metrics.duration.labels(name.kind).time():
-            try:
-                wait = await self._pass(name)
-            except ConflictError:
-                self._stale.add(name)
-                self.metrics.reconciles.labels(name.kind, "conflict").inc()
-                return AGAIN_S
-            except TerminatingError:
-                return shared.LOOK_AGAIN_SECONDS
-            except Exception as error:  # noqa: BLE001 - a daemon that ends is never started again: it must not end
-                return self._failed(name, error)
+    def forget(self, name: Name) -> None:
+        """It is gone, and so is what was remembered of it."""
+        self._failures.pop(name, None)
+        self._stale.discard(name)
+        self._applier.forget(name)
+
+    async def _guarded(self, name: Name) -> float:
+        try:
+            wait = await self._pass(name)
+        except ConflictError:
+            self._stale.add(name)
+            self.metrics.reconciles.labels(name.kind, "conflict").inc()
+            return AGAIN_S
+        except TerminatingError:
+            return shared.LOOK_AGAIN_SECONDS
+        except Exception as error:  # noqa: BLE001 - a daemon that ends is never started again: it must not end
+            return await self._failed(name, error)
         self._failures.pop(name, None)
         self.metrics.reconciles.labels(name.kind, "ok").inc()
         return wait
 
-    def _failed(self, name: Name, error: Exception) -> float:
-        count = self._failures.get(name, (0, ""))[0]
-        self._failures[name] = (count + 1, f"{type(error).__name__}: {str(error)[:800]}")
+    async def _failed(self, name: Name, error: Exception) -> float:
+        count = self._failures.get(name, 0)
+        self._failures[name] = count + 1
         # Of the API server's answers the words say it all; anything else is ours to find.
         ours = None if isinstance(error, ClusterError) else error
         log.error("%s %s/%s: a pass failed: %s", *name, error, exc_info=ours)
         self.metrics.reconciles.labels(name.kind, "error").inc()
+        await self._degrade(name, f"{type(error).__name__}: {str(error)[:800]}")
         return BACKOFF_S[min(count, len(BACKOFF_S) - 1)]
+
+    async def _degrade(self, name: Name, words: str) -> None:
+        """Tell it on the object, where that can be: what made the pass fail may forbid this as well."""
+        body = self.observer.body(name)
+        if body is None:
+            return
+        try:
+            await self._write_status(body, standing.failed(body, words, self.clock()))
+        except ConflictError:
+            self._stale.add(name)
+        except Exception as error:  # noqa: BLE001 - as above; the log has the failure already
+            log.warning("%s %s/%s: the failure cannot be told on the object: %s", *name, error)
 
     async def _pass(self, name: Name) -> float:
         body = await self._body(name)
         if body is None or deleting(body):
             return shared.LOOK_AGAIN_SECONDS
         plan = await self._plan(name, body)
-        await self._write_status(body, plan)
+        body = await self._write_status(body, plan.status)
         await self._applier.children(body, plan, self.observer.labelled(name))
+        body = await self._write_status(body, standing.recovered(body, self.clock()))
         if plan.delete:
             metadata = body["metadata"]
             await self.cluster.delete(KINDS[name.kind], metadata["namespace"], metadata["name"], uid(body))
@@ -106,24 +130,25 @@ class Reconciler:
         return self.observer.body(name)
 
     async def _plan(self, name: Name, body: Manifest) -> shared.Plan:
-        trouble = self._failures.get(name, (0, ""))[1]
         if name.kind == "KernelSearch":
-            seen = await self.observer.search(name, body, self.cluster, self.clock(), trouble)
+            seen = await self.observer.search(name, body, self.cluster, self.clock())
             try:
                 read = validation.stored(body)
             except validation.InvalidManifestError as error:
                 return search.invalid(seen, str(error))
             return search.plan(seen, read, self.settings)
-        found = self.observer.shared(name, body, self.clock(), self.keys, trouble)
+        found = self.observer.shared(name, body, self.clock(), self.keys)
         if name.kind == "ModelServer":
             return model_server.plan(found, ModelServer.stored(body), self.settings)
         return verifier_pool.plan(found, VerifierPool.stored(body), self.settings)
 
-    async def _write_status(self, body: Manifest, plan: shared.Plan) -> None:
-        if plan.status is None or not status.differs(body, plan.status):
-            return
-        await status.write(self.cluster, body, plan.status)
-        self._tell(body, plan.status)
+    async def _write_status(self, body: Manifest, wanted: Mapping[str, Any] | None) -> Manifest:
+        """The object as it is then; None leaves it as it was."""
+        if wanted is None or not status.differs(body, wanted):
+            return body
+        written = await status.write(self.cluster, body, wanted)
+        self._tell(body, wanted)
+        return written
 
     def _tell(self, body: Manifest, written: Mapping[str, Any]) -> None:
         """Events and counts for what has just changed; a crash before this line loses them, and never doubles them."""
@@ -135,4 +160,5 @@ class Reconciler:
                 self.announce(body, f"{each['type']}{each['status']}", f"{each['reason']}: {each['message']}")
         ended = conditions.holds(written, "Complete") and not conditions.holds(before, "Complete")
         if ended and body["kind"] == "KernelSearch":
-            self.metrics.count_finished(before, conditions.find(written, "Complete")["reason"])
+            reason, solved = conditions.find(written, "Complete")["reason"], conditions.holds(written, "Solved")
+            self.metrics.count_finished(before, reason, solved=solved)

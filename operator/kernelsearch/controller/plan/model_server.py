@@ -8,7 +8,7 @@ from kernelsearch.api.model_server import ModelServer
 from kernelsearch.controller.builders import model_server as build
 from kernelsearch.controller.builders import names, network, template
 from kernelsearch.controller.manifest import Key, Manifest
-from kernelsearch.controller.plan import conditions, shared
+from kernelsearch.controller.plan import conditions, shared, standing
 from kernelsearch.controller.settings import Settings
 
 GB_OF: tuple[tuple[frozenset[str], int], ...] = (
@@ -132,7 +132,7 @@ def _status(
     *,
     update_pending: bool = False,
 ) -> dict[str, Any]:
-    wanted = [ready, shared.degraded(seen.trouble)]
+    wanted = [ready, standing.degraded(seen.status)]
     if update_pending:
         message = "its pods are made anew once nobody uses them, or once none of them works"
         wanted.append(conditions.true("UpdatePending", "InUse", message))

@@ -27,8 +27,6 @@ class Seen:
     missing_reference: str
     """Why the problem's reference cannot be mounted; empty when it can."""
     now: datetime
-    trouble: str = ""
-    """Why the last pass failed; empty when it did not."""
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -76,6 +74,14 @@ def runner(seen: Seen) -> Condition:
     return conditions.false("RunnerReady", reason, pod.trouble or "it is being removed")
 
 
+def admits(shared: Manifest, search: Manifest, *, named: bool) -> bool:
+    """Whether a search may use it: named, from its own namespace or one that it allows; not named, as its owner."""
+    if not named:
+        return owned_by(shared, uid(search))
+    home, own = shared["metadata"]["namespace"], search["metadata"]["namespace"]
+    return own == home or own in (shared["spec"].get("allowedNamespaces") or ())
+
+
 def _shared(kind: str, what: str, seen: Seen, found: Manifest | None, ref: ObjectRef | None) -> Condition:
     own = seen.metadata["namespace"]
     name = ref.name if ref else seen.metadata["name"]
@@ -84,11 +90,11 @@ def _shared(kind: str, what: str, seen: Seen, found: Manifest | None, ref: Objec
             return conditions.false(kind, "Creating", f"{what} {name} is being made")
         place = ref.namespace or own
         return conditions.false(kind, f"{what}NotFound", f"no {what} {name} in namespace {place}; create it")
-    if ref is None and not owned_by(found, uid(seen.body)):
+    admitted = admits(found, seen.body, named=ref is not None)
+    if not admitted and ref is None:
         message = f"a {what} named {name} belongs to somebody else; rename the search, or use that one by name"
         return conditions.false(kind, "NameTaken", message)
-    allowed = found.get("spec", {}).get("allowedNamespaces") or ()
-    if ref and ref.namespace not in {"", own} and own not in allowed:
+    if not admitted and ref is not None:
         message = f"{what} {ref.namespace}/{name} does not admit namespace {own}; add it to its spec.allowedNamespaces"
         return conditions.false(kind, "NamespaceNotAllowed", message)
     ready = conditions.find(found.get("status") or {}, "Ready")

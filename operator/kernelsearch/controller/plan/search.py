@@ -44,7 +44,7 @@ from kernelsearch.controller.plan.clocks import Clocks
 from kernelsearch.controller.plan.conditions import Condition
 from kernelsearch.controller.plan.outcome import Ending
 from kernelsearch.controller.plan.readiness import Seen
-from kernelsearch.controller.plan.shared import LOOK_AGAIN_SECONDS, Plan, degraded
+from kernelsearch.controller.plan.shared import LOOK_AGAIN_SECONDS, Plan
 from kernelsearch.controller.settings import Settings
 
 REFUSED_AGAIN_SECONDS = 10.0
@@ -290,7 +290,7 @@ def _status(seen: Seen, at: Clocks, told: list[Condition], phase: str) -> dict[s
     generation = int(seen.metadata.get("generation", 0))
     return {
         "phase": phase,
-        "conditions": conditions.written([*told, degraded(seen.trouble)], seen.status, generation, seen.now),
+        "conditions": conditions.written([*told, standing.degraded(seen.status)], seen.status, generation, seen.now),
         "observedGeneration": generation,
         **at.to_status(),
     }

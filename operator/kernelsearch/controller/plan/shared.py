@@ -49,8 +49,6 @@ class Seen:
     now: datetime
     extra: Mapping[str, str] = field(default_factory=dict)
     """`issuer` and `jwks`, for pools."""
-    trouble: str = ""
-    """Why the last pass failed; empty when it did not."""
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -149,13 +147,6 @@ def _begins(image: str, prefix: str) -> bool:
     """Whole parts of a name only: what begins with `example.com/acme` is not in `example.com/acme-evil`."""
     rest = image.removeprefix(prefix)
     return image.startswith(prefix) and (not rest or rest[0] in "/:@" or prefix[-1] in "/:@")
-
-
-def degraded(trouble: str) -> conditions.Condition:
-    """What an operator that cannot do its work says about it."""
-    if trouble:
-        return conditions.true("Degraded", "ReconcileFailed", f"{trouble}; it is tried again")
-    return conditions.false("Degraded", "AsExpected")
 
 
 def status(seen: Seen, use_: Use, told: list[dict[str, Any]], phase: str, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.api.workload import Gpu
 from kernelsearch.controller.builders import names, network, template
 from kernelsearch.controller.builders import verifier_pool as build
-from kernelsearch.controller.plan import conditions, shared
+from kernelsearch.controller.plan import conditions, shared, standing
 from kernelsearch.controller.settings import Settings
 
 
@@ -60,7 +60,7 @@ def _ready(seen: shared.Seen, replicas: int) -> tuple[conditions.Condition, str]
 def _status(
     seen: shared.Seen, use: shared.Use, ready: conditions.Condition, phase: str, pool: VerifierPool
 ) -> dict[str, Any]:
-    written = conditions.written([ready, shared.degraded(seen.trouble)], seen.status, seen.generation, seen.now)
+    written = conditions.written([ready, standing.degraded(seen.status)], seen.status, seen.generation, seen.now)
     endpoint = names.verifier_service(pool.metadata.name, seen.body["metadata"]["namespace"])
     count = shared.ready_pods(seen)
     return shared.status(seen, use, written, phase, endpoint=endpoint, readyReplicas=count)
