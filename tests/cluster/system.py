@@ -35,12 +35,18 @@ VALUES: dict[str, Any] = {
 }
 
 
-def install(cluster: Cluster) -> None:
-    """The operator, ready, in a namespace under the restricted standard."""
+def install(cluster: Cluster, **changes: Any) -> None:
+    """The operator, ready, in a namespace under the restricted standard. Again: upgraded to these values."""
     namespace(cluster, NAMESPACE)
     values = cluster.state / "values.yaml"
-    values.write_text(yaml.safe_dump(VALUES))
-    helm(cluster, "install", RELEASE, str(CHART), "-n", NAMESPACE, "-f", str(values), "--wait", "--timeout=120s")
+    values.write_text(yaml.safe_dump({**VALUES, **changes}))
+    chosen = ("-n", NAMESPACE, "-f", str(values), "--wait", "--timeout=120s")
+    helm(cluster, "upgrade", "--install", RELEASE, str(CHART), *chosen)
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Without the operator, until `install`."""
+    helm(cluster, "uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout=120s")
 
 
 def helm(cluster: Cluster, *arguments: str) -> str:
@@ -50,7 +56,7 @@ def helm(cluster: Cluster, *arguments: str) -> str:
         capture_output=True,
         text=True,
         env=cluster.environment,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     if done.returncode != 0:

@@ -116,7 +116,7 @@ def made(cluster: machine.Cluster, borrows_torch: bool) -> Iterator[Place]:
     cluster.kubectl("delete", "pv", f"site-{name}", "--wait=false", "--ignore-not-found")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quickstart(root: Path) -> dict[str, Any]:
     """The example, answered by the replay in a ModelServer pod."""
     manifest: dict[str, Any] = yaml.safe_load((root / "examples/quickstart.yaml").read_text())

@@ -33,6 +33,40 @@ model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch
 model.save_pretrained(out)
 AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(out)
 """
+COUNTING = """
+import itertools, json, os
+from transformers.cli.serving import utils
+from transformers.cli.transformers import main
+
+numbers = itertools.count(1)
+
+
+class Counting(utils.DirectStreamer):
+    number = prompt = 0
+
+    def put(self, value):
+        if self._first:
+            self.number, self.prompt = next(numbers), value.numel()
+            self.tell("asked")
+        super().put(value)
+
+    def end(self):
+        super().end()
+        self.tell("whole")
+
+    def cancel(self):
+        super().cancel()
+        self.tell("cut")
+
+    def tell(self, how):
+        told = {"counted": how, "answer": self.number, "prompt": self.prompt, "completion": self.total_tokens}
+        os.write(1, f"\\n{json.dumps(told)}\\n".encode())  # at once: the server's thread writes lines, too
+
+
+utils.DirectStreamer = Counting
+main()
+"""
+"""The engine's entry, with a line in its log for each answer: what its own loop took in and gave out by then."""
 START_S = 180
 
 
@@ -49,9 +83,8 @@ def folder() -> Path:
 
 
 def command(weights: str, host: str, port: int) -> list[str]:
-    """The engine's. It lists the model by the path of its weights."""
-    serve = ["python3", "-m", "transformers.cli.transformers", "serve", weights]
-    return [*serve, "--host", host, "--port", str(port), "--device", "cpu"]
+    """The engine's. It lists the model by the path of its weights, and logs its own counts (`COUNTING`)."""
+    return ["python3", "-c", COUNTING, "serve", weights, "--host", host, "--port", str(port), "--device", "cpu"]
 
 
 def environment(*sites: str, home: str) -> dict[str, str]:
