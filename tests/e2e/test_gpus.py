@@ -38,7 +38,7 @@ def test_who_gets_a_gpu_runs_and_who_gets_none_says_why(place):
     assert given("served") == "1"
     until(lambda: given("one") == "1")
     # There it ends, as no lane for CUDA exists yet.
-    until(lambda: "CrashLoopBackOff" in ready("kvpool", "one").get("message", ""))
+    until(lambda: "--device cuda is not available yet" in ready("kvpool", "one").get("message", ""))
     until(lambda: f"Insufficient {GPU}" in ready("kvpool", "many").get("message", ""))
     assert given("many") == "0"
     assert ready("kmodel", "served")["status"] == "True"

@@ -10,7 +10,7 @@ from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller import settings
 from kernelsearch.controller.builders import template
 from kernelsearch.controller.manifest import key
-from kernelsearch.controller.plan import conditions, model_server, shared, verifier_pool
+from kernelsearch.controller.plan import conditions, model_server, pods, shared, verifier_pool
 
 
 def pod(**status):
@@ -414,3 +414,13 @@ def test_no_name_comes_twice():
 )
 def test_gpus_are_asked_for_by_their_field(resources, said):
     assert said in "; ".join(template.faults({"spec": {"containers": [{"resources": resources}]}}, "p"))
+
+
+def test_a_pod_that_ends_again_and_again_says_its_last_words():
+    last = {"exitCode": 2, "reason": "Error", "message": "Usage: serve\n\nError: --device cuda is not available yet\n"}
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container"}
+    crashed = pod(containerStatuses=[{"state": {"waiting": waiting}, "lastState": {"terminated": last}}])
+
+    told = pods.read(crashed).trouble
+
+    assert told == "CrashLoopBackOff: exit code 2: Error: --device cuda is not available yet"

@@ -145,6 +145,7 @@ def _pod(server: ModelServer, serving: Serving, settings: Settings) -> Manifest:
         "resources": _resources(serving, policy.model.resources),
         "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": serving.engine == "custom"},
         "volumeMounts": [*mounts, *policy.model.extra_volume_mounts],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if serving.command:
         container["command"] = list(serving.command)

@@ -82,6 +82,7 @@ def _pod(owner: Manifest, pool: VerifierPool, settings: Settings, issuer: str) -
         "livenessProbe": pods.probe("/healthz", "http", periodSeconds=20, timeoutSeconds=10, failureThreshold=6),
         "resources": _resources(pool, policy.verifier.resources),
         "securityContext": pods.CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             scratch_mount,
             {"name": "keys", "mountPath": KEYS, "readOnly": True},

@@ -39,7 +39,8 @@ class Pod:
 
 def read(manifest: Mapping[str, Any]) -> Pod:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
-    states: list[dict[str, Any]] = [each.get("state") or {} for each in status.get("containerStatuses") or ()]
+    containers = status.get("containerStatuses") or ()
+    states: list[dict[str, Any]] = [each.get("state") or {} for each in containers]
     ended: dict[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
     over = status.get("phase") in ("Succeeded", "Failed")
     ready = _condition(status, "Ready").get("status") == "True"
@@ -50,7 +51,7 @@ def read(manifest: Mapping[str, Any]) -> Pod:
         over=over,
         deleting=bool(metadata.get("deletionTimestamp")),
         gated=_condition(status, "PodScheduled").get("reason") == "SchedulingGated",
-        trouble="" if ready else _trouble(status, states),
+        trouble="" if ready else _crash(containers) or _trouble(status, states),
         restarts=int((metadata.get("annotations") or {}).get(names.RESTARTS, "0")),
         created=clocks.time(metadata.get("creationTimestamp")),
         ended=clocks.time(ended.get("finishedAt")) or (_last_change(metadata, status) if over else None),
@@ -65,6 +66,17 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 def _last_change(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> datetime | None:
     noted = [clocks.time(each.get("lastTransitionTime")) for each in status.get("conditions") or ()]
     return max(filter(None, noted), default=clocks.time(metadata.get("creationTimestamp")))
+
+
+def _crash(containers: Sequence[Mapping[str, Any]]) -> str:
+    """Of a container that ends again and again: its last words, which its log begins anew each time."""
+    for each in containers:
+        waiting = (each.get("state") or {}).get("waiting") or {}
+        ended = (each.get("lastState") or {}).get("terminated")
+        if waiting.get("reason") == "CrashLoopBackOff" and ended:
+            lines = str(ended.get("message") or ended.get("reason") or "").strip().splitlines()
+            return f"CrashLoopBackOff: exit code {ended.get('exitCode')}: {lines[-1] if lines else ''}"[:500]
+    return ""
 
 
 def _trouble(status: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> str:
