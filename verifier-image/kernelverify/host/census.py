@@ -43,9 +43,9 @@ def excess(pid: int, uid: int | None, workdir: Path, limits: Limits, kept: Colle
     memory = sum(_memory(p) for p in family)
     if memory > limits.memory_bytes:
         return "memory", f"{memory // MIB} MiB of memory; at most {limits.memory_bytes // MIB} MiB are allowed"
-    disk = _disk(workdir)
-    if disk > limits.disk_bytes:
-        told = "more or deeper files than can be looked at" if disk == math.inf else f"{disk // MIB} MiB of files"
+    found = disk(workdir)
+    if found > limits.disk_bytes:
+        told = "more or deeper files than can be looked at" if found == math.inf else f"{found // MIB} MiB of files"
         return "disk", f"{told}; at most {limits.disk_bytes // MIB} MiB are allowed"
     return None
 
@@ -109,8 +109,8 @@ def end(pid: int, uid: int | None, kept: Collection[int], patience_s: float = 10
 def end_orphans(patience_s: float = 10.0) -> None:
     """Kill what the candidates of a dead referee left running: this process, a subreaper, has inherited it.
 
-    Its own children lead a session (compilers) or share this process's; a candidate's are in a session that is neither,
-    and cannot leave it (seccomp). The candidate itself dies with its referee by the kernel's hand.
+    Its own children lead a session (referees, compilers) or share this process's; a candidate's are in a session that
+    is neither, and cannot leave it (seccomp). The candidate itself dies with its referee by the kernel's hand.
     """
     deadline = time.monotonic() + patience_s
     while (left := _orphans()) and time.monotonic() < deadline:
@@ -143,6 +143,15 @@ def reap(pid: int) -> int | None:
     except ChildProcessError:
         return None
     return status if done else None
+
+
+def last(pid: int) -> tuple[int, int] | None:
+    """The wait status of a child that has ended, and the most memory that it ever held, in bytes."""
+    try:
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (status, usage.ru_maxrss * 1024) if done else None
 
 
 def _parents() -> Iterator[tuple[int, int]]:
@@ -180,7 +189,7 @@ def _memory(pid: int) -> int:
     return sum(int(value.split()[0]) * 1024 for value in fields.values())
 
 
-def _disk(folder: Path) -> float:
+def disk(folder: Path) -> float:
     """Bytes of all files; infinite when they are too many or lie too deep to be looked at, where nobody else would go.
 
     Step by step: os.walk recurses, and a candidate decides how deep.
