@@ -273,6 +273,21 @@ def test_a_large_one_is(zygote, kills):
     assert (crash.kind, crash.stage) == ("memory", "forward")
 
 
+def test_what_its_children_hold_is_its_own(zygote, kills):
+    """The kernel ends the largest, and the small one that started it may do the rest."""
+    body = """read, write = os.pipe()
+        if os.fork() == 0:
+            os.closerange(3, read)  # the judge's channel, too
+            hoard = torch.ones(1 << 27)
+            os.write(write, b"x")
+            os.read(read, 2)
+        os.read(read, 1)
+        os.kill(os.getpid(), 9)"""
+    crash = _call(zygote, body, kills, limits=census.Limits(memory_bytes=1 << 30))
+
+    assert (crash.kind, crash.stage) == ("memory", "forward")
+
+
 def test_a_kill_of_its_own_excuses_nothing(zygote):
     crash = _call(zygote, KILLED)
 
@@ -292,6 +307,42 @@ def test_its_own_words_about_a_shortage_excuse_nothing(zygote, body):
 
     assert isinstance(crash, Crash)
     assert crash.kind == "exception"
+
+
+def test_arguments_that_cannot_be_mapped_are_not_its_fault(zygote, monkeypatch):
+    """They are taken before anything of its own runs, so that it cannot forge this."""
+    read, write = os.pipe()
+    plain = Region.inputs
+
+    def unmappable(tree, *, writable=False):
+        region = plain(tree, writable=writable)
+        os.dup2(read, region.fd)
+        return region
+
+    with zygote.spawn(Job(source=KERNEL.format(body="pass"))) as process:
+        monkeypatch.setattr(Region, "inputs", unmappable)
+        with pytest.raises(HostError, match=r"could not take its arguments: .*more memory"):
+            process.load([], 1, None, 60)
+    os.close(read)
+    os.close(write)
+
+
+FORGED_STAGE = """\
+import sys
+
+frame = sys._getframe()
+while not hasattr(frame.f_locals.get("self"), "_stage"):
+    frame = frame.f_back
+frame.f_locals["self"]._stage = "start"
+raise OSError(12, "Cannot allocate memory")
+"""
+
+
+def test_a_stage_of_its_own_invention_excuses_nothing(zygote):
+    with zygote.spawn(Job(source=FORGED_STAGE)) as process:
+        crash = process.load([], 1, None, 60)
+
+    assert (crash.kind, crash.stage, crash.type) == ("exception", "start", "OSError")
 
 
 @pytest.mark.parametrize("forks", [0, 1], ids=["first", "second"])

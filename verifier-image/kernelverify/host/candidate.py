@@ -137,12 +137,16 @@ class Candidate:
 
     def load(self, arguments: Sequence[Any], seed: int | None, dtype: str | None, timeout: float) -> Any:
         """Import and construct: Loaded, BuildWanted or Crash."""
+        if self._over is not None:
+            return self._over
         self._stage = "import"
         with Region.inputs(list(arguments), writable=True) as region:
-            message = {"op": "load", "size": region.size, "header": region.header, "seed": seed, "dtype": dtype}
-            answer = self._call(message, timeout, [region.fd])
-        if isinstance(answer, Crash) and answer.stage == "start":  # nothing of the candidate's had run yet
-            raise HostError(f"a candidate process could not map its arguments: {answer.message}; {resources.MEMORY}")
+            given = {"op": "arguments", "size": region.size, "header": region.header}
+            taken = self._call(given, HELLO_S, [region.fd])
+        if not isinstance(taken, dict):  # nothing of the candidate's has run yet
+            words = getattr(taken, "message", taken)
+            raise HostError(f"a candidate process could not take its arguments: {words}; it may need more memory")
+        answer = self._call({"op": "load", "seed": seed, "dtype": dtype}, timeout)
         if not isinstance(answer, dict):
             return answer
         try:
@@ -371,14 +375,18 @@ class Candidate:
         return Crash("exit", self._stage, message=f"left with exit code {os.WEXITSTATUS(status)}", line=line)
 
     def _out_of_memory(self, peak: int) -> Crash:
-        """The kernel's choice when memory is short is the candidate, by its score, whoever holds most of it."""
+        """The kernel's choice when memory is short is the candidate, by its score, whoever holds most of it.
+
+        `peak`: of the process that died; what it started may hold more.
+        """
+        held = peak + census.held(self.pid, self._uid, self._kept)
         most = min(self._job.limits.memory_bytes, resources.memory())
-        if peak < most / 2:
+        if held < most / 2:
             raise HostError(
-                f"the machine's memory ran out, and the kernel ended a candidate that held {peak // MIB} MiB "
+                f"the machine's memory ran out, and the kernel ended a candidate that held {held // MIB} MiB "
                 f"of the {most // MIB} MiB that it might have held: {resources.MEMORY}"
             )
-        return Crash("memory", self._stage, message=f"held {peak // MIB} MiB when the machine's memory ran out")
+        return Crash("memory", self._stage, message=f"held {held // MIB} MiB when the machine's memory ran out")
 
     def _broken(self, message: str) -> Crash:
         return self._ended(Crash("protocol", self._stage, message=message))

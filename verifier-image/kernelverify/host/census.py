@@ -12,7 +12,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def excess(pid: int, uid: int | None, workdir: Path, limits: Limits, kept: Colle
     tasks = sum(_tasks(p) for p in family)
     if tasks > limits.tasks:
         return "tasks", f"{tasks} processes and threads; at most {limits.tasks} are allowed"
-    memory = sum(_memory(p) for p in family)
+    memory = _held(family)
     if memory > limits.memory_bytes:
         return "memory", f"{memory // MIB} MiB of memory; at most {limits.memory_bytes // MIB} MiB are allowed"
     found = disk(workdir)
@@ -48,6 +48,11 @@ def excess(pid: int, uid: int | None, workdir: Path, limits: Limits, kept: Colle
         told = "more or deeper files than can be looked at" if found == math.inf else f"{found // MIB} MiB of files"
         return "disk", f"{told}; at most {limits.disk_bytes // MIB} MiB are allowed"
     return None
+
+
+def held(pid: int, uid: int | None, kept: Collection[int]) -> int:
+    """Bytes of memory of all that a candidate started and that still runs."""
+    return _held(members(pid, uid, kept))
 
 
 def watched(channel: ipc.Channel, deadline: float, look: Callable[[], object]) -> dict[str, Any]:
@@ -177,6 +182,10 @@ def _tasks(pid: int) -> int:
         return len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - the cheapest way to count
     except OSError:
         return 0
+
+
+def _held(pids: Iterable[int]) -> int:
+    return sum(map(_memory, pids))
 
 
 def _memory(pid: int) -> int:
