@@ -246,8 +246,8 @@ def _alive(pids: list[int], seconds: float = 20.0) -> list[str]:
 
 
 def _judges(pid: int) -> list[int]:
-    """Referee, zygote and candidate below a command; not what it asks for its version, say."""
-    return [child for child, line in below(pid).items() if "kernelverify." in line]
+    """Referee, zygote and candidate below a command, once they have become these; not what else it starts."""
+    return [child for child, line in below(pid).items() if "kernelverify.host" in line or "kernelverify.guest" in line]
 
 
 @pytest.mark.parametrize(("stage", "started"), [("queued", 1), ("checking", 3)])
