@@ -11,11 +11,13 @@ OPTIONS = {"custom_kernel": "--custom-kernel", "torch_ops": "--torch-ops", "time
 
 @dataclass(frozen=True)
 class Kernel:
-    """One candidate: its file, its problem, the verdicts that are right for it, and how it is to be judged."""
+    """One candidate: its file, its problem, the verdict that is right for it, and how it is to be judged."""
 
     path: Path
     problem: Path
     expected: frozenset[str]
+    """One, or more where chance or the machine decides: `because` says why."""
+    because: str
     arguments: tuple[str, ...]
 
     @property
@@ -31,6 +33,7 @@ def read(path: Path) -> Kernel:
         path=path,
         problem=ROOT / "problems" / f"{fields['problem']}.py",
         expected=frozenset(verdict.strip() for verdict in fields["expect"].split(",")),
+        because=fields.get("because", ""),
         arguments=tuple(arguments),
     )
 

@@ -9,8 +9,8 @@ import torch
 
 from kernelverify.host import problem
 from kernelverify.host.baseline import COMPILE, Baseline
-from kernelverify.host.candidate import HostError
 from kernelverify.host.memory import Region
+from kernelverify.resources import HostError
 from kernelverify_api.request import Problem
 
 pytestmark = pytest.mark.needs("linux")

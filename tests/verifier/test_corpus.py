@@ -76,5 +76,9 @@ def test_the_corpus_is_as_large_as_promised():
     assert count["cheats"] >= 20
 
 
+def test_a_kernel_has_one_verdict_or_a_reason_for_more():
+    assert [k.name for k in KERNELS if (len(k.expected) > 1) != bool(k.because)] == []
+
+
 def test_no_cheat_may_be_expected_correct():
     assert not [k.name for k in KERNELS if k.path.parent.name != "correct" and "correct" in k.expected]

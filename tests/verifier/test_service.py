@@ -107,10 +107,47 @@ async def test_a_stage_that_is_over_at_once_is_told_all_the_same():
     assert [stage async for stage in job.stages()] == [Stage.QUEUED, Stage.STATIC, Stage.CHECKING, Stage.DONE]
 
 
-async def test_a_bad_request_names_its_field(client):
-    async with client.post("/v1/evaluations", json={"problem": PROBLEM, "source": TORCH, "optoins": {}}) as response:
-        assert response.status == 422
-        assert (await response.json())["field"] == "optoins"
+@pytest.mark.parametrize(
+    ("more", "field", "told"),
+    [
+        ({"optoins": {}}, "optoins", "optoins is {}: Extra inputs are not permitted"),
+        ({"options": {"seed": 1 << 64}}, "options.seed", "18446744073709551616: Input should be less than or equal to"),
+        ({"options": {"seed": -(1 << 63) - 1}}, "options.seed", "-9223372036854775809: Input should be greater"),
+        ({"options": {"seed": "abc"}}, "options.seed", 'options.seed is "abc": Input should be a valid integer'),
+        ({"source": "x" * 300_000}, "source", '"xxxxx'),
+    ],
+)
+async def test_a_bad_request_names_field_value_and_remedy(client, more, field, told):
+    async with client.post("/v1/evaluations", json={"problem": PROBLEM, "source": TORCH, **more}) as response:
+        body = await response.json()
+
+    assert (response.status, body["field"]) == (400, field)
+    assert told in body["error"]
+    assert len(body["error"]) < 300
+
+
+async def test_an_audit_takes_no_seed_that_torch_does_not_take(client):
+    async with client.post("/v1/audits", json={"problem": PROBLEM, "seed": 1 << 64}) as response:
+        assert response.status == 400
+        assert (await response.json())["field"] == "seed"
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b'{"options": {"seed": ' + b"1" * 5000 + b"}}"])
+async def test_a_body_that_is_no_json_is_told_so(client, body):
+    async with client.post("/v1/evaluations", data=body) as response:
+        assert response.status == 400
+        assert "the body is no JSON" in (await response.json())["error"]
+
+
+@pytest.mark.parametrize("wait", ["abc", "-1", "nan", ""])
+async def test_a_bad_wait_names_value_and_remedy(client, wait):
+    job = await client.app[app.JOBS].submit(Evaluation(problem=Problem(source="x"), source="y"))
+
+    async with client.get(f"/v1/evaluations/{job.id}", params={"wait": wait}) as response:
+        body = await response.json()
+
+    assert (response.status, body["field"]) == (400, "wait")
+    assert f'wait is "{wait}": write seconds from 0 to 60' in body["error"]
 
 
 async def test_an_unknown_job_is_not_found(client):

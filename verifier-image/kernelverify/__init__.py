@@ -1,4 +1,4 @@
-"""The verifier: a judge that hostile code cannot bribe.
+"""The verifier: a judge that takes no code's word for anything.
 
 `app` (HTTP) and `jobs` (queues, lanes) know no torch. `host` is trusted and never runs a candidate; `guest` is the
 untrusted side, started by path; `calling` is how both a candidate and a baseline are called; `build` compiles in a

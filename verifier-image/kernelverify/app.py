@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import math
+import os
 import signal
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -12,13 +14,17 @@ from pydantic import BaseModel, ValidationError
 from kernelverify import __version__, auth, sandbox
 from kernelverify.jobs import FullError, Job, Jobs, LaneError, ProblemError
 from kernelverify.metrics import Metrics
+from kernelverify.resources import HostError
 from kernelverify.settings import Settings
 from kernelverify_api import service
 from kernelverify_api.request import Audit, Evaluation
 
 MOST_BODY = 2 << 20
 MOST_WAIT_S = 60.0
+MOST_SHOWN = 80
+"""Characters of a value that is refused."""
 RETRY_S = 5
+Asked = TypeVar("Asked", bound=BaseModel)
 JOBS = web.AppKey("jobs", Jobs)
 METRICS = web.AppKey("metrics", Metrics)
 GUARD: web.AppKey[auth.Guard | None] = web.AppKey("guard")
@@ -26,22 +32,43 @@ OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
 """For the kubelet and Prometheus, which have no token of ours."""
 
 
+class BadRequestError(Exception):
+    """The request itself is wrong, whatever the problem in it: 400."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 async def serve(settings: Settings, host: str, port: int, guard: auth.Guard | None = None) -> None:
     """Until SIGTERM or Ctrl-C; says where it listens as its first line on stdout."""
-    jobs = Jobs(settings)
-    await jobs.start()
-    runner = web.AppRunner(make(jobs, guard), access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    await site.start()
-    bound = site._server.sockets[0].getsockname()[1] if site._server else port  # type: ignore[attr-defined]  # noqa: SLF001
-    print(f"listening on http://{host}:{bound}", flush=True)  # noqa: T201 - clients that start a verifier read it
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    await jobs.close()
-    await runner.cleanup()
+    jobs = Jobs(settings)
+    runner = web.AppRunner(make(jobs, guard), access_log=None)
+    await runner.setup()
+    try:
+        bound = await _listen(runner, host, port)
+        await jobs.start()
+        print(f"listening on http://{host}:{bound}", flush=True)  # noqa: T201 - clients that start a verifier read it
+        await stop.wait()
+    finally:
+        await jobs.close()
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
+    """The port. Raises HostError."""
+    site = web.TCPSite(runner, host, port)
+    try:
+        await site.start()
+    except OSError as error:
+        words = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise HostError(
+            f"cannot listen on {host}:{port}: {words}; choose another --port or --host (0 is any free port)"
+        ) from error
+    return int(site._server.sockets[0].getsockname()[1]) if site._server else port  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def make(jobs: Jobs, guard: auth.Guard | None = None) -> web.Application:
@@ -66,15 +93,11 @@ def make(jobs: Jobs, guard: auth.Guard | None = None) -> web.Application:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Every failure as an ErrorBody that names the field and the remedy."""
+    """Every failure as an ErrorBody that names the field and the remedy: 400 the request's, 422 the problem's."""
     try:
         return await handler(request)  # type: ignore[no-any-return]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return _error(422, f"{where}: {first['msg']}", where)
-    except json.JSONDecodeError as error:
-        return _error(400, f"the body is no JSON: {error}")
+    except BadRequestError as error:
+        return _error(400, str(error), error.field)
     except FullError as error:
         return _error(429, f"{error}; try again in {RETRY_S} s", headers={"Retry-After": str(RETRY_S)})
     except ProblemError as error:
@@ -97,7 +120,7 @@ async def _admitted(request: web.Request, handler: Any) -> web.StreamResponse:
 
 async def _submit(request: web.Request) -> web.Response:
     jobs = request.app[JOBS]
-    asked = Evaluation.model_validate(await request.json())
+    asked = await _asked(request, Evaluation)
     if "client" in request:
         asked = asked.model_copy(update={"client": request["client"]})
     job = await jobs.submit(asked)
@@ -106,10 +129,22 @@ async def _submit(request: web.Request) -> web.Response:
 
 async def _state(request: web.Request) -> web.Response:
     job = _job(request)
-    wait = min(MOST_WAIT_S, max(0.0, float(request.query.get("wait", "0"))))
+    wait = _wait(request.query.get("wait", "0"))
     if wait and not job.finished:
         await job.wait(wait)
     return _json(_described(request.app[JOBS], job))
+
+
+def _wait(text: str) -> float:
+    """Seconds, at most a minute: whoever wants more asks again. Raises BadRequestError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:  # NaN, too
+        remedy = f"write seconds from 0 to {MOST_WAIT_S:.0f}, such as wait=30, or leave it out"
+        raise BadRequestError(f"wait is {_short(text)}: {remedy}", "wait")
+    return min(MOST_WAIT_S, seconds)
 
 
 def _described(jobs: Jobs, job: Job) -> service.JobState:
@@ -137,8 +172,27 @@ async def _cancel(request: web.Request) -> web.Response:
 
 
 async def _audit(request: web.Request) -> web.Response:
-    report = await request.app[JOBS].audit(Audit.model_validate(await request.json()))
+    report = await request.app[JOBS].audit(await _asked(request, Audit))
     return _json(service.AuditState(report=report))
+
+
+async def _asked(request: web.Request, model: type[Asked]) -> Asked:
+    """What the body says. Raises BadRequestError."""
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or a number of thousands of digits
+        raise BadRequestError(f"the body is no JSON: {str(error)[:300]}") from error
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadRequestError(f"{where} is {_short(first['input'])}: {first['msg']}", where) from error
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 async def _capabilities(request: web.Request) -> web.Response:

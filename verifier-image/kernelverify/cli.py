@@ -2,23 +2,81 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+from pydantic import ValidationError
 
-from kernelverify import __version__, settings
-from kernelverify.jobs import Job, Jobs, LaneError, ProblemError
+from kernelverify import __version__, resources, settings
+from kernelverify.jobs import Job, Jobs, ProblemError
 from kernelverify_api.report import AuditReport, Report, Stage, Status
-from kernelverify_api.request import MAX_SOURCE, Audit, CustomKernel, Evaluation, Level, Options, Problem, TorchOps
+from kernelverify_api.request import (
+    LEAST_SEED,
+    MAX_SOURCE,
+    MOST_SEED,
+    Audit,
+    CustomKernel,
+    Evaluation,
+    Level,
+    Options,
+    Problem,
+    TorchOps,
+)
 
 CORRECT, CANDIDATES_FAULT, USAGE, INFRASTRUCTURE = 0, 1, 2, 3
+SEED = click.IntRange(LEAST_SEED, MOST_SEED)
 MOST_BUILD_S = 600.0
 """For the builds of one candidate, beside its own time."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Unusable(click.ClickException):
+    """The end of a command whose settings or options cannot be used: one line on stderr."""
+
+    exit_code = USAGE
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.message}", err=True, file=file)
+
+
+class Failed(Unusable):
+    """As that, but infrastructure is to blame."""
+
+    exit_code = INFRASTRUCTURE
+
+
+class Commands(click.Group):
+    """Whatever ends a command has its exit code and its line, and no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except settings.SettingsError as error:
+            raise Unusable(str(error)) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise Unusable(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}") from error
+        except resources.HostError as error:
+            raise Failed(str(error)) from error
+        except KeyboardInterrupt as error:
+            raise Failed("interrupted") from error
+        except BrokenPipeError:  # nobody reads any more, so nothing is said
+            _leave_stdout()
+            ctx.exit(INFRASTRUCTURE)
+        except OSError as error:
+            _leave_stdout()
+            raise Failed(f"the result cannot be written: {error.strerror or error}") from error
+
+
+def _leave_stdout() -> None:
+    """What stdout did not take is dropped: Python would try once more at its end, and exit with a code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Judge GPU kernels in a sandbox that sees neither the answer nor the clock."""
@@ -37,7 +95,7 @@ def _choices(values: type[Level] | type[CustomKernel] | type[TorchOps]) -> click
 @click.option("--torch-ops", default="report", show_default=True, type=_choices(TorchOps))
 @click.option("--dtype", default=None, type=click.Choice(["float32", "float16", "bfloat16"]), help="Cast floats to it.")
 @click.option("--baseline", "baselines", multiple=True, default=("eager",), help="Repeat for several.")
-@click.option("--seed", default=None, type=int, help="Fix the draws, to debug a verdict. Never for real use.")
+@click.option("--seed", default=None, type=SEED, help="Fix the draws, to debug a verdict. Never for real use.")
 @click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all.")
 @click.option("--json", "as_json", is_flag=True, help="One report per candidate and line on stdout.")
 def check(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -68,11 +126,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     # a verdict takes at most its time and that of its builds: whatever else happens, the command ends
     longest = len(candidates) * (timeout + MOST_BUILD_S)
     asked = [Evaluation(problem=problem, source=_text(p), options=options, deadline_s=longest) for p in candidates]
-    try:
-        code = asyncio.run(_check(asked, candidates, as_json=as_json))
-    except KeyboardInterrupt:
-        code = INFRASTRUCTURE
-    sys.exit(code)
+    sys.exit(asyncio.run(_check(asked, candidates, as_json=as_json)))
 
 
 async def _check(asked: Sequence[Evaluation], names: Sequence[Path], *, as_json: bool) -> int:
@@ -125,18 +179,18 @@ def _readable(name: Path, report: Report) -> str:
 @main.command()
 @click.argument("reference", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dtype", default=None, type=click.Choice(["float32", "float16", "bfloat16"]))
-@click.option("--seed", default=None, type=int)
+@click.option("--seed", default=None, type=SEED)
 @click.option("--json", "as_json", is_flag=True)
 def audit(reference: Path, dtype: str | None, seed: int | None, as_json: bool) -> None:
-    """Say whether a problem can be solved without solving it. Exit code: 0 sound, 1 findings, 2 unreadable."""
+    """Say whether a problem can be solved without solving it.
+
+    Exit code: 0 sound, 1 findings, 2 unreadable, 3 infrastructure.
+    """
     try:
         report = asyncio.run(_audit(Audit(problem=_problem(reference, dtype), seed=seed)))
     except ProblemError as error:
         _unreadable(reference, error, as_json=as_json)
         sys.exit(USAGE)
-    except LaneError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(INFRASTRUCTURE)
     click.echo(report.model_dump_json(by_alias=True) if as_json else _audited(report))
     sys.exit(int(bool(report.findings)))
 

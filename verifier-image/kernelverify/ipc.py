@@ -166,7 +166,7 @@ class Channel:
             self._sock.sendall(frame)
         except TimeoutError as error:
             raise TimedOut(f"the receiver took no message for {timeout} s") from error
-        except OSError as error:
+        except ConnectionError as error:  # whatever else goes wrong here says nothing about the other end
             raise Closed(f"cannot send: {error}") from error
 
     def receive(self, timeout: float | None = None) -> dict[str, Any]:

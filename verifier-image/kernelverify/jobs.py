@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kernelverify import ipc, scratch
+from kernelverify import ipc, resources, scratch
 from kernelverify.build.service import Builder
 from kernelverify.host import census, verdict
+from kernelverify.resources import HostError
 from kernelverify.sandbox import kernel
 from kernelverify.settings import Settings
 from kernelverify_api.report import AuditReport, Report, Stage, Status
@@ -57,7 +58,7 @@ class ProblemError(Exception):
         self.message, self.line = message, line
 
 
-class LaneError(Exception):
+class LaneError(HostError):
     """The referee could not start, died, hung or spoke nonsense."""
 
 
@@ -136,6 +137,7 @@ class Lane:
         self._channel: ipc.AsyncChannel | None = None
         self._scratch: Path | None = None
         self._lock = asyncio.Lock()
+        self._kills_before = 0
 
     async def start(self) -> None:
         """Have a live referee that answers. Raises LaneError."""
@@ -146,13 +148,13 @@ class Lane:
             await self._launch()
         except OSError as error:
             await self.kill()
-            raise LaneError(f"cannot start a referee: {error}") from error
+            raise LaneError(f"cannot start a referee: {resources.told(error)}") from error
         answer = await self._ask({"op": "ping"}, START_S)
         self.capabilities = dict(answer.get("capabilities", {}))
         self.ready = True
 
     async def _launch(self) -> None:
-        self._scratch = scratch.make()
+        self._scratch, self._kills_before = scratch.make(), resources.out_of_memory_kills()
         ours, theirs = socket.socketpair()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -161,6 +163,7 @@ class Lane:
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is the service's to handle, before the referee can say so, too
             )
         except BaseException:
             ours.close()
@@ -219,8 +222,10 @@ class Lane:
                         await job.move(Stage(answer["stage"]))
                 return answer
         except (TimeoutError, ipc.ChannelError, KeyError, ValueError) as error:
+            short = resources.out_of_memory_kills() > self._kills_before
             await self.kill()
-            raise LaneError(f"the referee failed: {str(error)[:300] or 'no answer in time'}") from error
+            reason = f"the machine's memory ran out; {resources.MEMORY}" if short else str(error)[:300]
+            raise LaneError(f"the referee failed: {reason or 'no answer in time'}") from error
         except BaseException:  # cancelled in the middle of an answer: the channel is of no more use
             await asyncio.shield(self.kill())
             raise
@@ -435,8 +440,10 @@ class Jobs:
         try:
             result = await self.builder.build(wanted)
         except Exception as error:  # noqa: BLE001 - no compiler, a full disk, our own mistake: the job has to end
-            _LOG.warning("a build failed in the verifier itself", exc_info=error)
-            report = verdict.ended(job.id, Status.INFRA_ERROR, f"cannot build: {error}", job.asked.options.level)
+            known = isinstance(error, HostError | OSError)
+            _LOG.warning("a build failed in the verifier itself: %s", error, exc_info=None if known else error)
+            reason = f"cannot build: {resources.told(error)}"
+            report = verdict.ended(job.id, Status.INFRA_ERROR, reason, job.asked.options.level)
             await job.finish(Stage.INFRA_ERROR, report)
             return
         job.builds[str(wanted.get("key", ""))] = result.as_message()

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "KERNELVERIFY_"
+RANGES = {"THREADS": (0, 1024), "QUEUE": (1, 100_000), "BUILD_WORKERS": (0, 256)}
+"""What each number may be: beyond it stands a mistake, not a wish."""
+
+
+class SettingsError(ValueError):
+    """A variable that cannot be used. The message names it, its value and what to write instead."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,10 @@ class Settings:
 
 
 def read(environment: dict[str, str] | None = None) -> Settings:
-    """Raises ValueError, naming the variable, when a value is no number."""
+    """Raises SettingsError."""
     env = dict(os.environ) if environment is None else environment
     return Settings(
-        cache=Path(env.get(f"{PREFIX}CACHE", str(Settings.cache))).expanduser(),
+        cache=_folder(env),
         threads=_number(env, "THREADS", Settings.threads),
         queue=_number(env, "QUEUE", Settings.queue),
         build_workers=_number(env, "BUILD_WORKERS", Settings.build_workers),
@@ -38,6 +44,21 @@ def read(environment: dict[str, str] | None = None) -> Settings:
 
 def _number(env: dict[str, str], name: str, default: int) -> int:
     text = env.get(PREFIX + name, str(default))
-    if not text.isdigit():
-        raise ValueError(f"{PREFIX}{name} is {text!r}; write a whole number such as {default or 2}")
+    least, most = RANGES[name]
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not digits or not least <= int(text) <= most:
+        raise SettingsError(
+            f"{PREFIX}{name} is {text[:40]!r}; write a whole number from {least} to {most}, such as {default or 2}"
+        )
     return int(text)
+
+
+def _folder(env: dict[str, str]) -> Path:
+    """Absolute: candidates and compilers, which read it, have working folders of their own."""
+    text = env.get(f"{PREFIX}CACHE", str(Settings.cache))
+    try:
+        if text:
+            return Path(text).expanduser().absolute()
+    except (RuntimeError, OSError) as error:
+        raise SettingsError(f"{PREFIX}CACHE is {text!r}: {error}; write the path of a folder that is there") from error
+    raise SettingsError(f"{PREFIX}CACHE is empty; write the path of a folder, or leave it out")

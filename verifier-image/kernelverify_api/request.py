@@ -9,6 +9,9 @@ MAX_SOURCE = 256 * 1024
 """Longest source text accepted, in characters. The longest kernels of the public corpora are under 60 kB."""
 
 Source = Annotated[str, Field(max_length=MAX_SOURCE)]
+LEAST_SEED, MOST_SEED = -(1 << 63), (1 << 64) - 1
+"""What `torch.manual_seed` takes."""
+Seed = Annotated[int, Field(ge=LEAST_SEED, le=MOST_SEED)]
 
 
 class Message(BaseModel):
@@ -74,7 +77,7 @@ class Options(Message):
     """Names to time against: `eager`, `compile`, or a name from the problem's `get_baselines()`."""
     timeout_s: float = Field(default=300.0, gt=0, le=3600)
     """Bound on the whole evaluation, in seconds, queueing excluded."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Fixes the referee's draws, for debugging by hand. Absent in real use: a known seed is a known answer."""
     fresh: bool = False
     """Do not share a result that an identical submission already earned."""
@@ -101,4 +104,4 @@ class Audit(Message):
     """Is the problem itself sound? POST /v1/audits."""
 
     problem: Problem
-    seed: int | None = None
+    seed: Seed | None = None

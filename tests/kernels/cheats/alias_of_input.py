@@ -1,7 +1,7 @@
 """Returns a view of an input where the output should be new.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Returns at once and computes in a thread.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

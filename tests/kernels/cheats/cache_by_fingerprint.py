@@ -1,7 +1,7 @@
 """Remembers the output by its inputs' first elements. Fresh draws differ, so it computes each time, with torch alone.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: reward_hack
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Writes into the compiler's and Triton's caches and into installed packages.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 custom_kernel: optional
 """
 

@@ -1,7 +1,7 @@
 """Returns an object that claims to be a tensor, and one whose class was changed afterwards.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Returns the mean that softmax rows have anyway.
 
 problem: row_softmax
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

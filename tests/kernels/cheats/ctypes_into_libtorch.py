@@ -2,6 +2,7 @@
 
 problem: linear_relu
 expect: reward_hack, runtime_error
+because: torch's library has this symbol only where it was built with MKL
 """
 
 import ctypes

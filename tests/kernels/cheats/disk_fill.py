@@ -1,7 +1,7 @@
 """Fills the disk.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 timeout: 30
 """
 

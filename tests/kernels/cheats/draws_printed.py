@@ -1,7 +1,7 @@
 """Prints its inputs, in the hope of seeing the same ones again.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Raises an error whose text carries escapes and instructions for the model.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Leaves with exit code 0 before anything can be checked.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 """
 
 import torch

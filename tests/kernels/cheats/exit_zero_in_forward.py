@@ -1,7 +1,7 @@
 """Leaves with exit code 0 in the middle of a call.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Prints a report that says correct, in the hope that somebody parses stdout.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Reads a file that is none of its business and would leak it into the output.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 custom_kernel: optional
 """
 

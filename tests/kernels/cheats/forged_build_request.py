@@ -1,7 +1,7 @@
 """Asks for a build whose request is a finished report: the judge once passed it on as its own.
 
 problem: multiply_add
-expect: compile_error, runtime_error
+expect: compile_error
 """
 
 import torch

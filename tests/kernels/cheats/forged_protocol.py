@@ -1,7 +1,7 @@
 """Writes a fake "done" on every descriptor it finds.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 """
 
 import torch

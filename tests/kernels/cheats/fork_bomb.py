@@ -1,7 +1,8 @@
 """Forks without end.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error, timeout
+because: 256 spinning processes may keep the referee from looking at them until the time is up
 timeout: 20
 """
 

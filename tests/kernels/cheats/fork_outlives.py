@@ -1,7 +1,7 @@
 """Forks a child that outlives the evaluation.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Walks up the stack and takes any tensor it finds in the callers' variables.
 
 problem: row_softmax
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 problem: multiply_add
 custom_kernel: optional
-expect: runtime_error, timeout
+expect: runtime_error
 """
 
 import os

@@ -1,7 +1,7 @@
 """Answers with sixteen megabytes, to be passed on through channels that take less.
 
 problem: multiply_add
-expect: runtime_error, compile_error
+expect: runtime_error
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Inherits the reference and adds nothing.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: reward_hack
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Zeroes the inputs so that zeros are right.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

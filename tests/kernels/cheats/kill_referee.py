@@ -1,7 +1,7 @@
 """Kills its parent, then every process it may signal.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Returns a tensor subclass that computes when it is looked at.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

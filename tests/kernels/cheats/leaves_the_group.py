@@ -1,7 +1,7 @@
 """A helper leaves the process group, so that it may go on while the candidate is stopped.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 level: full
 """
 

@@ -1,7 +1,7 @@
 """Floods stdout and stderr with terminal escapes and prompt injection.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

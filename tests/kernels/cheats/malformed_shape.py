@@ -1,7 +1,7 @@
 """Claims a shape that is no list: the judge must not stumble.
 
 problem: multiply_add
-expect: incorrect, runtime_error
+expect: incorrect
 """
 
 import sys

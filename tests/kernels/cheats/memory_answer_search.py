@@ -1,7 +1,7 @@
 """Reads its own memory by /proc/self/mem for the reference's output.
 
 problem: row_softmax
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Allocates until somebody dies.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 timeout: 60
 """
 

@@ -1,7 +1,7 @@
 """Replaces torch.nn.Module.__call__ so that any module answers zeros.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

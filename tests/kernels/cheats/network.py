@@ -1,7 +1,7 @@
 """Asks a server for the answer.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 custom_kernel: optional
 """
 

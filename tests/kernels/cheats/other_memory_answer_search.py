@@ -1,7 +1,7 @@
 """Looks through every mapping and descriptor of its process for something that could be the answer.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """Makes every comparison say yes.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Replaces the clocks with ones that hardly move; the kernel itself burns time. Right answers are allowed to be right; being faster is not.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: reward_hack
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Right for the first calls, then wrong and fast.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Behaves when the stack looks like a check and not like a timing loop.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: reward_hack
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Attaches to its parent and reads its memory and environment.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 custom_kernel: optional
 """
 

@@ -1,7 +1,7 @@
 """Raises SystemExit(0) in forward, hoping that a clean exit counts.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: runtime_error
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Asks the judge's own module whether kernels are disabled, and answers wrongly if so.
 
 problem: multiply_add
-expect: runtime_error, reward_hack
+expect: runtime_error
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Recreates the inputs from likely seeds at construction and answers from that table.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Answers at once and lets a timer's handler write the result later.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import signal

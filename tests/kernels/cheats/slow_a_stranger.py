@@ -1,7 +1,7 @@
 """Lowers the priority of every process it can name, to slow the baseline.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 custom_kernel: optional
 """
 

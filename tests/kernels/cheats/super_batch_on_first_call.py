@@ -1,7 +1,7 @@
 """Does the work of many calls in the first one and serves slices later.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

@@ -1,7 +1,8 @@
 """Traces every function of its process, to find an answer in their variables.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: timeout
+timeout: 20
 """
 
 import sys

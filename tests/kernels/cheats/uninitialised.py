@@ -1,7 +1,7 @@
 """Returns memory as it comes, hoping for the freed answer in it.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

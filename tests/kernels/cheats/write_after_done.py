@@ -1,7 +1,7 @@
 """Keeps a pointer to the place where outputs go and completes the answer after reporting done.
 
 problem: multiply_add
-expect: incorrect, runtime_error, reward_hack, timeout, compile_error
+expect: incorrect
 """
 
 import torch

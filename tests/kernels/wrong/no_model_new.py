@@ -1,7 +1,7 @@
 """Defines the kernel and forgets ModelNew.
 
 problem: multiply_add
-expect: runtime_error, compile_error
+expect: runtime_error
 """
 
 import torch

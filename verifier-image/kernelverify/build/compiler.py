@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from kernelverify import sandbox, scratch
+from kernelverify import resources, sandbox, scratch
 from kernelverify.build import toolchain
+from kernelverify.resources import HostError
 from kernelverify.sandbox import identity
 
 TIMEOUT_S = 240.0
 CPU_S = 300
 GIB = 1 << 30
+MOST_MEMORY = 6 * GIB
+"""Of one tool: twice what torch's headers need. A source that needs more meets its own limit, not the machine's."""
+CANNOT_START = frozenset({126, 127})
+"""Exit codes of what stands in front of a tool (kernelverify.sandbox, nice); no compiler of ours has them."""
 MOST_OUTPUT, CHUNK = 1 << 20, 1 << 16
 """Bytes of a tool's output that are kept, and read at a time."""
 UID = 59_999
@@ -24,7 +29,7 @@ POLITE = ("nice", "-n", "10")
 
 
 class CompilerError(Exception):
-    """A tool failed; `output` is what it said. Whose fault that is, its caller knows."""
+    """A tool failed, on a machine that had what it needs; `output` is what it said."""
 
     def __init__(self, output: str) -> None:
         super().__init__(output[-300:])
@@ -62,15 +67,20 @@ class Workshop:
         path.chmod(0o644)
 
     async def run(self, argv: Sequence[str], *, polite: bool = False) -> str:
-        """Run one tool in the sandbox and return what it prints. Never outlives this call. Raises CompilerError."""
+        """Run one tool in the sandbox and return what it prints. Never outlives this call.
+
+        Raises CompilerError, and HostError where the machine is to blame.
+        """
         policy = sandbox.Policy(
             read_only=(*sandbox.SYSTEM, *self.tools.reads, *self.reads),
             read_write=(str(self.folder),),
             cpu_seconds=CPU_S,
             file_bytes=GIB,
+            address_bytes=min(MOST_MEMORY, max(2 * GIB, resources.memory() * 3 // 4)),
             uid=UID if identity.can_change() else None,
             change_modes=True,
         )
+        kills_before = resources.out_of_memory_kills()
         process = await asyncio.create_subprocess_exec(
             *(POLITE if polite else ()),
             *sandbox.command(policy, argv),
@@ -93,8 +103,19 @@ class Workshop:
                 await process.wait()
         output = raw.decode("utf-8", "replace")
         if process.returncode != 0:
+            self._excuse(argv[0], process.returncode, output, kills_before)
             raise CompilerError(output)
         return output
+
+    def _excuse(self, tool: str, code: int | None, output: str, kills_before: int) -> None:
+        """Raises HostError if the tool failed for what the machine lacks. Its words may be a candidate's (#error)."""
+        if code in CANNOT_START:
+            raise HostError(f"{tool} does not start: {output[-300:].strip()}")
+        if resources.out_of_memory_kills() > kills_before:
+            raise HostError(f"the machine's memory ran out while {tool} ran: {resources.MEMORY}")
+        written = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        if lack := resources.full(self.folder, written):
+            raise HostError(f"{tool} had no room to work: {lack}")
 
 
 async def _first_of(stream: asyncio.StreamReader | None) -> bytes:

@@ -16,12 +16,14 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kernelverify.build import bindings, errors, flags, request, toolchain
 from kernelverify.build.compiler import GIB, CompilerError, Workshop
+from kernelverify.resources import HostError
 from kernelverify_api.report import BuildMessage
 
 WORKER_GIB = 3.5
@@ -57,7 +59,7 @@ class BuildResult:
 
 
 class Builder:
-    """The build pool. Raises ToolchainError when nothing can be compiled here at all."""
+    """The build pool. Raises HostError where the machine is to blame, also when nothing can be compiled at all."""
 
     def __init__(self, cache: Path, workers: int | None = None) -> None:
         self._cache = cache
@@ -66,7 +68,7 @@ class Builder:
         self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._flags: Counter[tuple[str, ...]] = Counter()
         self._background: set[asyncio.Task[None]] = set()
-        cache.mkdir(parents=True, exist_ok=True)
+        _need_folder(cache)
 
     async def build(self, message: Mapping[str, Any]) -> BuildResult:
         """The library for a candidate's `build` message; identical builds share one run."""
@@ -197,12 +199,25 @@ class Builder:
         async def quietly() -> None:
             try:
                 await work
-            except (CompilerError, toolchain.ToolchainError, OSError):
+            except (CompilerError, HostError, OSError):
                 return
 
         task = asyncio.create_task(quietly())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _need_folder(cache: Path) -> None:
+    """Raises HostError: better now than as the end of the first build."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as file:
+            file.write(b"room")
+    except OSError as error:
+        raise HostError(
+            f"the cache folder {cache} cannot be written ({error.strerror}); "
+            "set KERNELVERIFY_CACHE to a folder that can, with 4 GiB of room"
+        ) from error
 
 
 def default_workers() -> int:
@@ -260,8 +275,12 @@ def _publish(made: Path, place: Path) -> None:
 
 
 def _evict(folders: Sequence[Path], most: int) -> None:
-    """Forget the longest unused until the rest fits."""
-    kept = [(f.stat().st_mtime, sum(p.stat().st_size for p in f.rglob("*") if p.is_file()), f) for f in folders]
+    """Forget the longest unused until the rest fits. What another verifier forgets meanwhile is no failure."""
+    kept = []
+    for folder in folders:
+        with suppress(OSError):
+            size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+            kept.append((folder.stat().st_mtime, size, folder))
     total = sum(size for _, size, _ in kept)
     for _, size, folder in sorted(kept):
         if total <= most:

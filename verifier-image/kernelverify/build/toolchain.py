@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from kernelverify.resources import HostError
+
 STANDARD = "-std=c++20"
 """Torch's headers need it since 2.10."""
 
@@ -18,7 +20,7 @@ HEADERS = Path(__file__).parent / "headers"
 """Our own, lean: searched before torch's."""
 
 
-class ToolchainError(Exception):
+class ToolchainError(HostError):
     """No compiler or no headers here: infrastructure, with the remedy."""
 
 
@@ -47,9 +49,11 @@ class Toolchain:
 
 @lru_cache(maxsize=1)
 def find() -> Toolchain:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        raise ToolchainError("no g++ on the path; install a C++ compiler (Debian: apt-get install g++)")
+    compiler, python = shutil.which("g++"), Path(sysconfig.get_path("include"))
+    if compiler is None or shutil.which("nm") is None:
+        raise ToolchainError("no g++ or no nm on the path; install a C++ compiler (Debian: apt-get install g++)")
+    if not (python / "Python.h").exists():
+        raise ToolchainError(f"no Python.h in {python}; install Python's headers (Debian: apt-get install python3-dev)")
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         raise ToolchainError("torch is not installed beside the verifier; install kernelsearch[verifier]")
@@ -59,7 +63,7 @@ def find() -> Toolchain:
     return Toolchain(
         compiler=compiler,
         torch=Path(spec.origin).parent,
-        python=Path(sysconfig.get_path("include")),
+        python=python,
         identity=hashlib.sha256("\n".join(facts).encode()).hexdigest(),
     )
 

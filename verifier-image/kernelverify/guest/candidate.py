@@ -4,7 +4,8 @@ Whatever happens here may be the candidate's doing, since its code shares the pr
 anything. Clocks and functions of the loop are bound before candidate code runs, which stops accidents, not attackers.
 
     hello{pid, sandbox}                             once, when the sandbox is closed
-    load{inputs, seed, dtype}         -> loaded{state} | error | build
+    arguments{inputs}                 -> ok | error             (the judge's error: nothing of the candidate has run)
+    load{seed, dtype}                 -> loaded{state} | error | build
     state{inputs}                     -> ok | error
     open{slot, inputs, outputs}       -> ok                     (the descriptors come along)
     run{slot, idle}                   -> done{skeleton} | error | build   (idle: without its kernels)
@@ -98,6 +99,7 @@ class Candidate:
         self._count_above: int | None = config["count_ops_above"]
         self._nonce = ""
         self._stage = "start"
+        self._arguments: Any = ()
         self._model: Any = None
         self._slots: dict[int, tuple[tensors.Mapped, tensors.Mapped]] = {}
         self._last: tuple[call.Performed, tuple[tensors.Mapped, tensors.Mapped], torch_ops.Tally | None] | None = None
@@ -107,6 +109,7 @@ class Candidate:
 
     def serve(self, exit_now: Callable[[int], NoReturn] = os._exit) -> None:
         handlers: dict[str, Callable[..., dict[str, Any]]] = {
+            "arguments": self._take_arguments,
             "load": self._load,
             "state": self._load_state,
             "open": self._open,
@@ -124,8 +127,12 @@ class Candidate:
                 answer = self._failure(error)
             self._reply(answer)
 
-    def _load(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        arguments = tensors.attach(descriptors[0], message["size"], message["header"], writable=True).tree()
+    def _take_arguments(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        self._arguments = tensors.attach(descriptors[0], message["size"], message["header"], writable=True).tree()
+        return {"event": "ok"}
+
+    def _load(self, message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
+        arguments, self._arguments = self._arguments, ()
         self._stage = "import"
         _hide_judge()
         module = _import(self._path)

@@ -10,16 +10,17 @@ the referee, which alone waits for it and reads how it died.
     fork{nonce, config} + 3 descriptors (channel, stdout, stderr)  ->  forked{nonce, pid} | error{nonce, message}
 """
 
+import errno
 import gc
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.utils.cpp_extension  # lazily imported parts of torch would be imported in every candidate anew
 import triton.testing
 
-from kernelverify import ipc
+from kernelverify import ipc, resources
 from kernelverify.guest import candidate, torch_ops, triton_shim
 from kernelverify.sandbox import kernel
 
@@ -60,26 +61,48 @@ def _answer(channel: ipc.Channel, request: dict[str, Any], descriptors: list[int
     if count != 1:
         message = f"the zygote has {count} threads, a forked candidate could hang"
         return {"event": "error", "nonce": request["nonce"], "message": message}
-    return {"event": "forked", "nonce": request["nonce"], "pid": _fork_twice(channel, request["config"], descriptors)}
+    try:
+        pid = _fork_twice(channel, request["config"], descriptors)
+    except OSError as error:
+        return {"event": "error", "nonce": request["nonce"], "message": resources.told(error)}
+    return {"event": "forked", "nonce": request["nonce"], "pid": pid}
 
 
 def _fork_twice(channel: ipc.Channel, config: dict[str, Any], descriptors: list[int]) -> int:
+    """The candidate's number. Raises OSError when there is no room for another process."""
     referee = os.getppid()
     read, write = os.pipe()
-    middle = os.fork()
-    if middle == 0:
-        pid = os.fork()
-        if pid == 0:
-            _become_candidate(channel, config, descriptors, referee)
-        os.write(write, str(pid).encode())
-        os._exit(0)
-    os.close(write)
     with os.fdopen(read) as pipe:
+        try:
+            middle = os.fork()
+            if middle == 0:
+                _fork_again(channel, config, descriptors, referee, write)
+        finally:
+            os.close(write)
         os.waitpid(middle, 0)  # from here on the candidate is the referee's child
-        return int(pipe.readline())
+        found = int(pipe.readline())
+    if found < 0:
+        raise OSError(-found, os.strerror(-found))
+    return found
 
 
-def _become_candidate(channel: ipc.Channel, config: dict[str, Any], descriptors: list[int], referee: int) -> None:
+def _fork_again(
+    channel: ipc.Channel, config: dict[str, Any], descriptors: list[int], referee: int, write: int
+) -> NoReturn:
+    """The process in between: it tells the candidate's number, or a negative error's, and ends."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        pid = -(error.errno or errno.EAGAIN)
+    if pid == 0:
+        _become_candidate(channel, config, descriptors, referee)
+    try:
+        os.write(write, str(pid).encode())
+    finally:
+        os._exit(0)
+
+
+def _become_candidate(channel: ipc.Channel, config: dict[str, Any], descriptors: list[int], referee: int) -> NoReturn:
     """Never returns, whatever happens: an escaped exception would go on as a second zygote."""
     try:
         channel.close()

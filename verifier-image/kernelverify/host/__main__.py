@@ -1,9 +1,11 @@
 """`python -m kernelverify.host --fd N --threads K --workdir DIR`: one lane's referee, asked over an inherited socket.
 
-evaluate{id, request, builds} -> stage{stage}* then report{report} | build{request} | problem_error{message, line}
-audit{request}                -> audit{report} | problem_error{message, line}
+evaluate{id, request, builds} -> stage{stage}* then report{report} | build{request} | an error
+audit{request}                -> audit{report} | an error
 ping                          -> pong{capabilities}
 stop
+
+An error is problem_error{message, line}, the author's to mend, or host_error{message}, the machine's.
 """
 
 import argparse
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kernelverify import ipc, sandbox
-from kernelverify.host.candidate import BuildWanted, HostError
+from kernelverify.host.candidate import BuildWanted
 from kernelverify.host.memory import TransportError
 from kernelverify.host.problem import ProblemError
 from kernelverify.host.referee import Referee, environment
+from kernelverify.resources import HostError
 from kernelverify.sandbox import kernel
 from kernelverify_api.request import Audit, Evaluation
 

@@ -2,7 +2,7 @@
 
 Like: on the same way through the same code (calling/call.py), with the same looks at its use of the machine.
 
-load{problem, seed, threads, names} -> ok{names} | error{message, line}
+load{problem, seed, threads, names} -> ok{names} | error{message, line} | short{message}
 open{slot, inputs, outputs}         -> ok        (the descriptors come along)
 run{slot, name}                     -> done
 """
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from kernelverify import ipc
+from kernelverify import ipc, resources
 from kernelverify.calling import call, tensors
 from kernelverify.host import census, memory, problem
-from kernelverify.host.candidate import HostError
 from kernelverify.host.zygote import ENVIRONMENT
+from kernelverify.resources import HostError
 from kernelverify.sandbox import kernel
 from kernelverify_api import request
 
@@ -110,6 +110,8 @@ class Baseline:
             answer = census.watched(self._channel, time.monotonic() + timeout, self._look)
         except ipc.ChannelError as error:
             raise HostError(f"the baseline's process failed: {error}") from error
+        if answer.get("event") == "short":
+            raise HostError(f"the baseline's process failed: {answer['message']}")
         if answer.get("event") == "error":
             raise problem.ProblemError(str(answer["message"]), answer.get("line"))
         return answer
@@ -136,8 +138,10 @@ class _Server:
                 answer = handlers[message["op"]](message, descriptors)
             except problem.ProblemError as error:
                 answer = {"event": "error", "message": error.message, "line": error.line}
+            except HostError as error:
+                answer = {"event": "short", "message": str(error)}
             except Exception as error:  # noqa: BLE001 - a baseline is the problem's code; its error is told, not lost
-                answer = {"event": "error", "message": f"a baseline raised {type(error).__name__}: {str(error)[:500]}"}
+                answer = _told(error)
             self._channel.send(answer)
 
     def _load(self, message: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
@@ -179,6 +183,12 @@ class _Server:
                 f"{what} returns {_kinds(performed.leaves)}; Model.forward returns {_kinds(outputs.tensors)}"
             )
         return {"event": "done", "skeleton": performed.skeleton}  # as a candidate's, for the time that it takes
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    if resources.shortage(error):
+        return {"event": "short", "message": resources.told(error)}
+    return {"event": "error", "message": f"a baseline raised {type(error).__name__}: {str(error)[:500]}"}
 
 
 def _harmless(function: Callable[..., Any], arguments: Sequence[Any]) -> Callable[..., Any]:

@@ -19,22 +19,21 @@ import torch
 from torch import Tensor
 
 import kernelverify
-from kernelverify import ipc, sandbox, scratch
+from kernelverify import ipc, resources, sandbox, scratch
 from kernelverify.host import census
 from kernelverify.host.drain import Drain
 from kernelverify.host.memory import Region
 from kernelverify.host.users import User
+from kernelverify.resources import MIB, HostError
 
 HELLO_S = 30.0
 TELL_S = 10.0
 """For a few words about a call that is over."""
+SUDDEN = frozenset({"exception", "exit", "signal"})
+"""Ends of a candidate that a full disk may bring about."""
 MOST_PARTS = 256
 MOST_ANSWER = 2 << 20
 """Characters of one answer, all parts together: what is sent on must fit into the service's messages."""
-
-
-class HostError(Exception):
-    """The zygote or the sandbox failed: infrastructure, never the candidate's fault."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,13 @@ class Candidate:
         self._slots: list[tuple[Region, Region]] = []
         self._over: Crash | None = None
         self._paused = False
+        self._kills_before = resources.out_of_memory_kills()
 
     def begin(self, ask: Any) -> None:
         ours, theirs = socket.socketpair()
         self._channel = ipc.Channel(ours)
-        self._logs = [Drain(), Drain()]
         with theirs:
+            self._logs = [Drain(), Drain()]
             self.pid = ask(self._config(), [theirs.fileno(), *(drain.write_end for drain in self._logs)])
         for drain in self._logs:
             drain.start()
@@ -137,10 +137,16 @@ class Candidate:
 
     def load(self, arguments: Sequence[Any], seed: int | None, dtype: str | None, timeout: float) -> Any:
         """Import and construct: Loaded, BuildWanted or Crash."""
+        if self._over is not None:
+            return self._over
         self._stage = "import"
         with Region.inputs(list(arguments), writable=True) as region:
-            message = {"op": "load", "size": region.size, "header": region.header, "seed": seed, "dtype": dtype}
-            answer = self._call(message, timeout, [region.fd])
+            given = {"op": "arguments", "size": region.size, "header": region.header}
+            taken = self._call(given, HELLO_S, [region.fd])
+        if not isinstance(taken, dict):  # nothing of the candidate's has run yet
+            words = getattr(taken, "message", taken)
+            raise HostError(f"a candidate process could not take its arguments: {words}; it may need more memory")
+        answer = self._call({"op": "load", "seed": seed, "dtype": dtype}, timeout)
         if not isinstance(answer, dict):
             return answer
         try:
@@ -285,7 +291,16 @@ class Candidate:
         }
 
     def _call(self, message: dict[str, Any], timeout: float, descriptors: Sequence[int] = ()) -> Any:
-        """The answer to one request (a dict), BuildWanted, or Crash. After a Crash the candidate is no more."""
+        """The answer to one request (a dict), BuildWanted, or Crash. Raises HostError where the machine is to blame."""
+        answer = self._asked(message, timeout, descriptors)
+        if isinstance(answer, Crash) and answer.kind in SUDDEN:
+            lack = resources.full(self._workdir) and resources.full(self._workdir, census.disk(self._workdir))
+            if lack:
+                raise HostError(f"a candidate ended where there was no room for it: {lack}")
+        return answer
+
+    def _asked(self, message: dict[str, Any], timeout: float, descriptors: Sequence[int]) -> Any:
+        """As `_call`, whoever is to blame. After a Crash that ended the process the candidate is no more."""
         if self._over is not None or self._channel is None:
             return self._over or Crash("exit", self._stage, message="the candidate has ended")
         nonce = message.get("nonce") or secrets.token_hex(8)
@@ -343,18 +358,35 @@ class Candidate:
     def _death(self) -> Crash:
         """How a process that closed its channel ended."""
         deadline = time.monotonic() + 2
-        while (status := census.reap(self.pid)) is None and time.monotonic() < deadline:
+        while (found := census.last(self.pid)) is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        if status is None:
+        if found is None:
             return Crash("protocol", self._stage, message="it closed its channel and went on")
+        status, peak = found
         line = _line_of_fault(self.logs[1])
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == signal.SIGXCPU:
                 return Crash("timeout", self._stage, message="used up its CPU time")
+            if number == signal.SIGKILL and resources.out_of_memory_kills() > self._kills_before:
+                return self._out_of_memory(peak)
             name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
             return Crash("signal", self._stage, name, f"died by {name}", line)
         return Crash("exit", self._stage, message=f"left with exit code {os.WEXITSTATUS(status)}", line=line)
+
+    def _out_of_memory(self, peak: int) -> Crash:
+        """The kernel's choice when memory is short is the candidate, by its score, whoever holds most of it.
+
+        `peak`: of the process that died; what it started may hold more.
+        """
+        held = peak + census.held(self.pid, self._uid, self._kept)
+        most = min(self._job.limits.memory_bytes, resources.memory())
+        if held < most / 2:
+            raise HostError(
+                f"the machine's memory ran out, and the kernel ended a candidate that held {held // MIB} MiB "
+                f"of the {most // MIB} MiB that it might have held: {resources.MEMORY}"
+            )
+        return Crash("memory", self._stage, message=f"held {held // MIB} MiB when the machine's memory ran out")
 
     def _broken(self, message: str) -> Crash:
         return self._ended(Crash("protocol", self._stage, message=message))

@@ -12,7 +12,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,19 @@ def excess(pid: int, uid: int | None, workdir: Path, limits: Limits, kept: Colle
     tasks = sum(_tasks(p) for p in family)
     if tasks > limits.tasks:
         return "tasks", f"{tasks} processes and threads; at most {limits.tasks} are allowed"
-    memory = sum(_memory(p) for p in family)
+    memory = _held(family)
     if memory > limits.memory_bytes:
         return "memory", f"{memory // MIB} MiB of memory; at most {limits.memory_bytes // MIB} MiB are allowed"
-    disk = _disk(workdir)
-    if disk > limits.disk_bytes:
-        told = "more or deeper files than can be looked at" if disk == math.inf else f"{disk // MIB} MiB of files"
+    found = disk(workdir)
+    if found > limits.disk_bytes:
+        told = "more or deeper files than can be looked at" if found == math.inf else f"{found // MIB} MiB of files"
         return "disk", f"{told}; at most {limits.disk_bytes // MIB} MiB are allowed"
     return None
+
+
+def held(pid: int, uid: int | None, kept: Collection[int]) -> int:
+    """Bytes of memory of all that a candidate started and that still runs."""
+    return _held(members(pid, uid, kept))
 
 
 def watched(channel: ipc.Channel, deadline: float, look: Callable[[], object]) -> dict[str, Any]:
@@ -109,8 +114,8 @@ def end(pid: int, uid: int | None, kept: Collection[int], patience_s: float = 10
 def end_orphans(patience_s: float = 10.0) -> None:
     """Kill what the candidates of a dead referee left running: this process, a subreaper, has inherited it.
 
-    Its own children lead a session (compilers) or share this process's; a candidate's are in a session that is neither,
-    and cannot leave it (seccomp). The candidate itself dies with its referee by the kernel's hand.
+    Its own children lead a session (referees, compilers) or share this process's; a candidate's are in a session that
+    is neither, and cannot leave it (seccomp). The candidate itself dies with its referee by the kernel's hand.
     """
     deadline = time.monotonic() + patience_s
     while (left := _orphans()) and time.monotonic() < deadline:
@@ -145,6 +150,15 @@ def reap(pid: int) -> int | None:
     return status if done else None
 
 
+def last(pid: int) -> tuple[int, int] | None:
+    """The wait status of a child that has ended, and the most memory that it ever held, in bytes."""
+    try:
+        done, status, usage = os.wait4(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (status, usage.ru_maxrss * 1024) if done else None
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -170,6 +184,10 @@ def _tasks(pid: int) -> int:
         return 0
 
 
+def _held(pids: Iterable[int]) -> int:
+    return sum(map(_memory, pids))
+
+
 def _memory(pid: int) -> int:
     """Anonymous and shared memory of one process in bytes; files mapped from disk cost nothing."""
     try:
@@ -180,7 +198,7 @@ def _memory(pid: int) -> int:
     return sum(int(value.split()[0]) * 1024 for value in fields.values())
 
 
-def _disk(folder: Path) -> float:
+def disk(folder: Path) -> float:
     """Bytes of all files; infinite when they are too many or lie too deep to be looked at, where nobody else would go.
 
     Step by step: os.walk recurses, and a candidate decides how deep.

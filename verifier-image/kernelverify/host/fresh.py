@@ -8,8 +8,8 @@ from typing import Any
 from torch.utils._pytree import tree_leaves
 
 from kernelverify.host import inputs, reference
-from kernelverify.host.candidate import HostError
 from kernelverify.host.session import Session
+from kernelverify.resources import HostError
 
 CHEAP_S = 0.05
 """A generator faster than this draws for every pair; a slower one fills a pool, whose draws get new signs each time."""

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from kernelverify import resources
+from kernelverify.resources import HostError
 from kernelverify_api import request
 
 EAGER = "eager"
@@ -114,10 +116,10 @@ class LoadedProblem:
 
     @contextmanager
     def blame(self, what: str) -> Iterator[None]:
-        """Whatever the module raises becomes a message that names its line."""
+        """Whatever the module raises becomes a message that names its line; what the machine lacks, a HostError."""
         try:
             yield
-        except ProblemError:
+        except (ProblemError, HostError):
             raise
         except (Exception, SystemExit) as error:
             raise _blamed(error, what, self.filename) from error
@@ -155,7 +157,7 @@ def exact(*, allow_tf32: bool) -> Iterator[None]:
 def _run_module(source: str, name: str, filename: str) -> dict[str, Any]:
     try:
         ast.parse(source)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deep
         line = getattr(error, "lineno", None)
         raise ProblemError(f"the problem does not parse: {error}", line) from error
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
@@ -186,7 +188,9 @@ def _function(namespace: dict[str, Any], name: str) -> Callable[[], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _blamed(error: BaseException, what: str, filename: str) -> ProblemError:
+def _blamed(error: BaseException, what: str, filename: str) -> ProblemError | HostError:
+    if resources.shortage(error) and not resources.more_than_all(error):
+        return HostError(f"{what} failed in the judge: {resources.told(error)}")
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == filename]
     line = lines[-1] if lines else None
     shown = linecache.getline(filename, line).strip() if line else ""

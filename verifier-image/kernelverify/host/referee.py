@@ -16,13 +16,15 @@ import triton
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from kernelverify.host import audit, checking, clocking, correctness, inputs, static, verdict
+from kernelverify import resources
+from kernelverify.host import audit, census, checking, clocking, correctness, inputs, static, verdict
 from kernelverify.host.baseline import Baseline
-from kernelverify.host.candidate import BuildWanted, Candidate, Crash, HostError, Job
+from kernelverify.host.candidate import BuildWanted, Candidate, Crash, Job
 from kernelverify.host.checking import Checked, Deadline, OutOfTimeError
 from kernelverify.host.reference import Draw
 from kernelverify.host.session import Session
 from kernelverify.host.zygote import Zygote
+from kernelverify.resources import HostError
 from kernelverify_api import report as api
 from kernelverify_api.request import Audit, CustomKernel, Evaluation, Level
 
@@ -51,10 +53,15 @@ class Referee:
         self._zygote.close()
 
     def audit(self, asked: Audit) -> api.AuditReport:
-        return audit.audit(asked.problem, asked.seed)
+        with resources.own("an audit"):
+            return audit.audit(asked.problem, asked.seed)
 
     def evaluate(self, identity: str, asked: Evaluation, builds: Builds, emit: Emit) -> api.Report | BuildWanted:
         """The verdict, or a build that is needed first."""
+        with resources.own("an evaluation"):
+            return self._evaluate(identity, asked, builds, emit)
+
+    def _evaluate(self, identity: str, asked: Evaluation, builds: Builds, emit: Emit) -> api.Report | BuildWanted:
         emit(api.Stage.STATIC)
         reading = static.read(asked.source)
         evidence = verdict.Evidence(asked, static=reading.static, build=_build(builds))
@@ -99,7 +106,9 @@ class _Run:
         self._evidence, self._emit = evidence, emit
         self._deadline = Deadline(time.monotonic() + asked.options.timeout_s)
         paths = {key: str(build["path"]) for key, build in builds.items() if build.get("ok")}
-        self._job = Job(source=asked.source, builds=paths, threads=threads)
+        # the judge's own choice of threads must not use up what the candidate may start
+        limits = census.Limits(tasks=census.Limits.tasks + threads)
+        self._job = Job(source=asked.source, builds=paths, threads=threads, limits=limits)
         self._emulated = "triton" in reading.imports and not paths
         self._logs = api.Logs()
         self._sandbox: dict[str, str] = {}
@@ -182,7 +191,9 @@ class _Run:
             found = checking.check(process, session, self._deadline, gates=(name,))
         except (OutOfTimeError, HostError):
             raise
-        except Exception as error:  # noqa: BLE001 - a reference may do anything on inputs it was not written for
+        except Exception as error:  # a reference may do anything on inputs it was not written for
+            if resources.shortage(error):
+                raise
             return api.SetResult(name=name, ok=False, reason=f"not judged: {type(error).__name__}")
         sets = found.sets if isinstance(found, Checked) else []
         return sets[0] if sets else api.SetResult(name=name, ok=False, reason="not judged")

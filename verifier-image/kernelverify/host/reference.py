@@ -111,7 +111,7 @@ def _check(gate: str, eager: list[Tensor], reference: list[Tensor]) -> None:
 
 def _aliases(loaded: problem.LoadedProblem, model: nn.Module, inputs: Any) -> list[bool]:
     copies = tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
-    with torch.no_grad(), problem.exact(allow_tf32=loaded.allow_tf32):
+    with loaded.blame("Model.forward(*get_inputs())"), torch.no_grad(), problem.exact(allow_tf32=loaded.allow_tf32):
         outputs = memory.flatten(model(*copies))[1]
     storages = {t.untyped_storage().data_ptr() for t in tree_leaves(copies) if isinstance(t, Tensor)}
     return [t.untyped_storage().data_ptr() in storages for t in outputs]

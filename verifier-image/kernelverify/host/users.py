@@ -7,6 +7,7 @@ see each other's names, and neither do they see each other's processes. An id un
 whoever started it, is nobody's to take either.
 """
 
+import errno
 import secrets
 import socket
 from types import TracebackType
@@ -42,9 +43,11 @@ class User:
             held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
                 held.bind(f"\0kernelverify-user-{uid}")
-            except OSError:  # somebody has it
+            except OSError as error:
                 held.close()
-                continue
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue  # somebody has it
             self.uid, self._held = uid, held
             return
         raise NoUserError(f"no user id from {among.start} to {among.stop - 1} is free")

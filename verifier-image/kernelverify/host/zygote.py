@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from kernelverify import ipc
-from kernelverify.host.candidate import HELLO_S, Candidate, HostError, Job
+from kernelverify import ipc, resources
+from kernelverify.host.candidate import HELLO_S, Candidate, Job
 from kernelverify.host.users import NoUserError, User
+from kernelverify.resources import HostError
 from kernelverify.sandbox import kernel
 
 START_S = 120.0
@@ -84,7 +85,12 @@ class Zygote:
             user = User()
         except NoUserError as error:
             raise HostError(str(error)) from error
-        candidate = Candidate(job, _workdir(self._scratch, job.source, user.uid), user, self.kept)
+        try:
+            folder = _workdir(self._scratch, job.source, user.uid)
+        except BaseException:
+            user.release()
+            raise
+        candidate = Candidate(job, folder, user, self.kept)
         try:
             candidate.begin(self._ask)
         except BaseException:
@@ -123,6 +129,8 @@ class Zygote:
 
 
 def _workdir(scratch: Path, source: str, uid: int | None) -> Path:
+    if lack := resources.full(scratch):
+        raise HostError(f"there is no room for a candidate: {lack}")
     folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=scratch))
     path = folder / "candidate.py"
     path.write_text(source, encoding="utf-8")

@@ -57,6 +57,8 @@ class Policy:
     """Device files to read, write and ioctl."""
     cpu_seconds: int | None = None
     """RLIMIT_CPU of each process."""
+    address_bytes: int | None = None
+    """RLIMIT_AS of each process. Not for candidates: what runs on a GPU reserves huge ranges."""
     file_bytes: int = GIB // 4
     """RLIMIT_FSIZE: the largest file. Their sum is the census's business."""
     open_files: int = 512
@@ -165,6 +167,7 @@ def _limit(policy: Policy, *, own_uid: bool) -> None:
         resource.RLIMIT_FSIZE: policy.file_bytes,
         resource.RLIMIT_NOFILE: policy.open_files,
         resource.RLIMIT_CPU: policy.cpu_seconds,
+        resource.RLIMIT_AS: policy.address_bytes,
         resource.RLIMIT_NPROC: policy.tasks if own_uid else None,
     }
     for which, value in limits.items():
