@@ -68,7 +68,10 @@ class OperatorMetrics:
             "kernelsearch_reconciles", "Passes by kind and result.", ["kind", "result"], registry=registry
         )
         self.duration = Histogram(
-            "kernelsearch_reconcile_duration_seconds", "Length of a pass.", ["kind"], registry=registry
+            "kernelsearch_reconcile_duration_seconds",
+            "Length of a pass and of its wait for its turn.",
+            ["kind"],
+            registry=registry,
         )
         self._finished = Counter(
             "kernelsearch_searches_finished",

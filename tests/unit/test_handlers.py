@@ -44,7 +44,7 @@ class Stopped:
         await self.event.wait()
 
 
-INDICES = {"ours": {}, "children": {}, "referring": {}}
+INDICES = {"ours": {DEMO: [BODY]}, "children": {}, "referring": {}}
 
 
 async def test_what_was_deleted_is_forgotten_and_what_changed_is_not():
@@ -69,6 +69,37 @@ async def test_an_event_wakes_the_loop_of_its_object():
 
     stopped.set(Reason.OPERATOR_EXITING)
     await asyncio.wait_for(loop, 10)
+
+
+async def test_a_loop_that_ends_late_takes_nothing_from_that_of_the_next_object_of_its_name():
+    passes, old, new = Passes(), Stopped(), Stopped()
+    made = handlers.Handlers(Observer(), passes)
+    ending = asyncio.create_task(made._loop(BODY, old, **INDICES))
+    await until(lambda: len(passes.run_of) == 1)
+    again = {**BODY, "metadata": {**BODY["metadata"], "uid": "2"}}
+    indices = {**INDICES, "ours": {DEMO: [again]}}
+    loop = asyncio.create_task(made._loop(again, new, **indices))
+    await until(lambda: len(passes.run_of) == 2)
+
+    old.set(Reason.RESOURCE_DELETED)
+    await asyncio.wait_for(ending, 10)
+    await made._changed(again, {"type": "MODIFIED"}, **indices)
+
+    await until(lambda: len(passes.run_of) == 3)
+    new.set(Reason.OPERATOR_EXITING)
+    await asyncio.wait_for(loop, 10)
+
+
+async def test_a_loop_ends_with_its_object_even_if_nobody_tells_it():
+    passes = Passes()
+    made = handlers.Handlers(Observer(), passes)
+    loop = asyncio.create_task(made._loop(BODY, Stopped(), **INDICES))
+    await until(lambda: len(passes.run_of) == 1)
+
+    await made._changed(BODY, {"type": "DELETED"}, **{**INDICES, "ours": {}})
+    await asyncio.wait_for(loop, 10)
+
+    assert len(passes.run_of) == 1
 
 
 def test_an_event_from_beside_the_loops_is_none():

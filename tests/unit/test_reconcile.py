@@ -11,7 +11,13 @@ from prometheus_client import CollectorRegistry
 import cluster_objects
 from cluster_objects import SETTINGS, at, shared
 from kernelsearch.controller import manifest, reconcile
-from kernelsearch.controller.cluster import ConflictError, ForbiddenError, TerminatingError, UnreachableError
+from kernelsearch.controller.cluster import (
+    ConflictError,
+    ForbiddenError,
+    SilentError,
+    TerminatingError,
+    UnreachableError,
+)
 from kernelsearch.controller.observe import Name, Observer
 from kernelsearch.controller.plan import conditions, standing
 from kernelsearch.controller.plan.shared import LOOK_AGAIN_SECONDS
@@ -364,21 +370,47 @@ async def test_a_finished_search_is_counted_once_as_its_conditions_say(world, fa
     assert world.counted("time_to_first_correct_seconds_sum") == 3
 
 
+class Gate:
+    """A place at which passes wait until it is open."""
+
+    def __init__(self):
+        self.waiting, self.open = [], asyncio.Event()
+
+    async def __call__(self, name):
+        self.waiting.append(name)
+        await self.open.wait()
+
+
 async def test_no_more_passes_run_at_once_than_the_api_server_bears(world, monkeypatch):
-    more = 3
-    blocked, under_way = asyncio.Event(), []
+    gate, most = Gate(), reconcile.SIDE_BY_SIDE
+    monkeypatch.setattr(world.reconciler, "_body", gate)
+    passes = [asyncio.create_task(world.reconciler.run(DEMO)) for _ in range(most + 3)]
+    await until(lambda: len(gate.waiting) == most)
 
-    async def slow(name):
-        under_way.append(name)
-        await blocked.wait()
+    passes[0].cancel()  # as at the operator's end: whoever waits gets its turn
 
-    monkeypatch.setattr(world.reconciler, "_body", slow)
-    passes = [asyncio.create_task(world.reconciler.run(DEMO)) for _ in range(reconcile.SIDE_BY_SIDE + more)]
+    await until(lambda: len(gate.waiting) == most + 1)
+    gate.open.set()
+    await asyncio.wait(passes)
+    assert len(gate.waiting) == most + 3
 
-    await until(lambda: len(under_way) == reconcile.SIDE_BY_SIDE)
-    await asyncio.sleep(0)
 
-    assert len(under_way) == reconcile.SIDE_BY_SIDE
-    blocked.set()
-    await asyncio.gather(*passes)
-    assert len(under_way) == reconcile.SIDE_BY_SIDE + more
+async def test_those_that_fail_slowly_do_not_hold_up_the_others(world, monkeypatch):
+    await world.passes(create=UnreachableError("503"))
+    gate = Gate()
+    monkeypatch.setattr(world.reconciler, "_body", gate)
+
+    failing = [asyncio.create_task(world.reconciler.run(DEMO)) for _ in range(reconcile.SIDE_BY_SIDE)]
+    await until(lambda: len(gate.waiting) == reconcile.FAILED_SIDE_BY_SIDE)
+    other = asyncio.create_task(world.reconciler.run(Name("KernelSearch", "ns", "other")))
+
+    await until(lambda: len(gate.waiting) == reconcile.FAILED_SIDE_BY_SIDE + 1)
+    gate.open.set()
+    await asyncio.wait([*failing, other])
+
+
+async def test_a_server_that_does_not_answer_is_not_asked_to_note_it(world):
+    await world.passes(create=SilentError("the API server does not answer"))
+
+    assert world.degraded()[:2] != ("True", "ReconcileFailed")
+    assert world.reconciled("error") == 1

@@ -9,7 +9,8 @@ configuration, TLS and token rotation, our bytes.
     ├── InvalidError        400, 413 or 422: the server refuses the content; trying again does not help
     ├── TerminatingError    403 in a namespace that is being deleted: nothing can be made there any more
     ├── ForbiddenError      401 or 403: the operator's RBAC; the message names what is missing
-    └── UnreachableError    no answer, 429 or 5xx; trying again helps
+    └── UnreachableError    429 or 5xx; trying again helps
+        └── SilentError     no answer at all
 """
 
 import asyncio
@@ -84,6 +85,10 @@ class UnreachableError(ClusterError):
     """The server did not answer, or asks to come again."""
 
     status = 503
+
+
+class SilentError(UnreachableError):
+    """The server did not answer at all, or not to the end."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +318,7 @@ class ApiServer:
         try:
             read = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnreachableError(f"{method} {path}: the API server's answer broke off: {_words(error)}") from error
+            raise SilentError(f"{method} {path}: the API server's answer broke off: {_words(error)}") from error
         finally:
             response.release()
         _raise_for(response.status, read.decode(errors="replace"), f"{method} {path}")
@@ -337,7 +342,7 @@ class ApiServer:
                 method, url, headers=sent, body=body or b"", _request_timeout=limits
             )
         except (aiohttp.ClientError, OSError, ApiException, TimeoutError) as error:
-            raise UnreachableError(f"{method} {path}: the API server does not answer: {_words(error)}") from error
+            raise SilentError(f"{method} {path}: the API server does not answer: {_words(error)}") from error
         response: aiohttp.ClientResponse = wrapped.response
         return response
 

@@ -8,6 +8,7 @@ are no handlers of creation, update or deletion: their bookkeeping copies the sp
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import kopf
@@ -50,20 +51,28 @@ class Passes(Protocol):
 
 
 class Wakers:
-    """One bell an object; ringing it makes its loop look again."""
+    """One bell a loop; ringing an object's makes its loop look again.
+
+    For a moment an object may have two: the loop of one that was deleted still ends while that of the next begins.
+    """
 
     def __init__(self) -> None:
-        self._bells: dict[Name, asyncio.Event] = {}
+        self._bells: dict[Name, set[asyncio.Event]] = {}
 
-    def bell(self, name: Name) -> asyncio.Event:
-        return self._bells.setdefault(name, asyncio.Event())
+    @contextlib.contextmanager
+    def bell(self, name: Name) -> Iterator[asyncio.Event]:
+        own = asyncio.Event()
+        self._bells.setdefault(name, set()).add(own)
+        try:
+            yield own
+        finally:
+            self._bells[name].discard(own)
+            if not self._bells[name]:
+                del self._bells[name]
 
     def ring(self, name: Name | None) -> None:
-        if name is not None and name in self._bells:
-            self._bells[name].set()
-
-    def forget(self, name: Name) -> None:
-        self._bells.pop(name, None)
+        for each in self._bells.get(name, ()) if name is not None else ():
+            each.set()
 
 
 def alive(body: kopf.Body, **_: Any) -> bool:
@@ -158,16 +167,21 @@ class Handlers:
 
     async def _loop(self, body: kopf.Body, stopped: kopf.DaemonStopped, **indices: Any) -> None:
         self._observer.read(indices)
-        name = observe.name_of(body)
-        bell, ending = self._wakers.bell(name), asyncio.ensure_future(self._told(stopped))
-        try:
-            while not (stopped or self._exiting.is_set()):
-                bell.clear()
-                seconds = await self._pass(name, ending, stopped)
-                await _wait(asyncio.ensure_future(bell.wait()), ending, seconds)
-        finally:
-            ending.cancel()
-            self._wakers.forget(name)
+        name, own = observe.name_of(body), body["metadata"]["uid"]
+        ending = asyncio.ensure_future(self._told(stopped))
+        with self._wakers.bell(name) as bell:
+            try:
+                while not (stopped or self._exiting.is_set()) and self._there(name, own):
+                    bell.clear()
+                    seconds = await self._pass(name, ending, stopped)
+                    await _wait(asyncio.ensure_future(bell.wait()), ending, seconds)
+            finally:
+                ending.cancel()
+
+    def _there(self, name: Name, uid: str) -> bool:
+        """This very object. Of one that went before it had our finalizer, kopf tells its loop nothing."""
+        found = self._observer.body(name)
+        return found is not None and found["metadata"]["uid"] == uid
 
     async def _told(self, stopped: kopf.DaemonStopped) -> None:
         """Returns when this loop shall end: by kopf's word to it, or by its word to any, for it means them all."""

@@ -12,7 +12,7 @@ from kernelsearch.api.model_server import ModelServer
 from kernelsearch.api.verifier_pool import VerifierPool
 from kernelsearch.controller import status
 from kernelsearch.controller.apply import Applier
-from kernelsearch.controller.cluster import KINDS, Cluster, ClusterError, ConflictError, TerminatingError
+from kernelsearch.controller.cluster import KINDS, Cluster, ClusterError, ConflictError, SilentError, TerminatingError
 from kernelsearch.controller.manifest import Manifest, deleting, uid
 from kernelsearch.controller.observe import Name, Observer
 from kernelsearch.controller.plan import conditions, model_server, search, shared, standing, verifier_pool
@@ -29,6 +29,10 @@ SIDE_BY_SIDE = 16
 """Passes at a time. With a thousand new searches at once, three thousand passes asked together, waited for each other
 until every request had timed out, and began anew: nothing was ever finished. A pass that waits here sees, when its turn
 comes, what the others have done.
+"""
+FAILED_SIDE_BY_SIDE = 4
+"""Those whose last pass failed have turns of their own: where each takes twenty seconds to fail, as behind an
+admission webhook that hangs, they would make all others late.
 """
 
 
@@ -54,13 +58,13 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         self._applier = Applier(self.cluster)
-        self._turns = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._turns, self._turns_of_failed = asyncio.Semaphore(SIDE_BY_SIDE), asyncio.Semaphore(FAILED_SIDE_BY_SIDE)
 
     async def run(self, name: Name) -> float:
         """Seconds until the next pass that time alone makes necessary. Raises nothing but CancelledError."""
         try:
-            async with self._turns:
-                with self.metrics.duration.labels(name.kind).time():
+            with self.metrics.duration.labels(name.kind).time():
+                async with self._turns_of_failed if name in self._failures else self._turns:
                     return await self._guarded(name)
         finally:
             if self.observer.body(name) is None:  # it went while the pass lasted: nobody else would take it out
@@ -94,7 +98,8 @@ class Reconciler:
         ours = None if isinstance(error, ClusterError) else error
         log.error("%s %s/%s: a pass failed: %s", *name, error, exc_info=ours)
         self.metrics.reconciles.labels(name.kind, "error").inc()
-        await self._degrade(name, f"{type(error).__name__}: {str(error)[:800]}")
+        if not isinstance(error, SilentError):  # it would not answer to this either, and hold the turn twice as long
+            await self._degrade(name, f"{type(error).__name__}: {str(error)[:800]}")
         return BACKOFF_S[min(count, len(BACKOFF_S) - 1)]
 
     async def _degrade(self, name: Name, words: str) -> None:
