@@ -235,13 +235,16 @@ async def test_what_the_verifier_could_not_do_is_tried_again(status: Status):
     assert len(verifier.jobs) == 2
 
 
-async def test_a_candidate_whose_submissions_keep_getting_lost_is_given_up():
-    verifier = FakeVerifier(statuses=[Status.INFRA_ERROR] * 20)
+@pytest.mark.parametrize(("status", "count"), [(Status.CANCELLED, 5), (Status.INFRA_ERROR, 2)])
+async def test_a_candidate_whose_submissions_keep_getting_lost_is_given_up(status, count):
+    verifier = FakeVerifier(statuses=[status] * 20)
     async with running(verifier) as urls, client(urls) as asked:
-        with pytest.raises(VerifierUnavailableError, match=r"5 submissions of one candidate were lost.*verifier's log"):
+        with pytest.raises(
+            VerifierUnavailableError, match=rf"{count} submissions of one candidate were lost.*verifier's log"
+        ):
             await asked.verify(candidate(), soon())
 
-    assert len(verifier.jobs) == 5
+    assert len(verifier.jobs) == count
 
 
 async def test_without_any_verifier_it_gives_up_in_time_and_says_what_to_do():

@@ -137,7 +137,6 @@ class Lane:
         self._channel: ipc.AsyncChannel | None = None
         self._scratch: Path | None = None
         self._lock = asyncio.Lock()
-        self._kills_before = 0
 
     async def start(self) -> None:
         """Have a live referee that answers. Raises LaneError."""
@@ -154,7 +153,7 @@ class Lane:
         self.ready = True
 
     async def _launch(self) -> None:
-        self._scratch, self._kills_before = scratch.make(), resources.out_of_memory_kills()
+        self._scratch = scratch.make()
         ours, theirs = socket.socketpair()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -214,6 +213,7 @@ class Lane:
     async def _ask(self, message: dict[str, Any], seconds: float, job: Job | None = None) -> dict[str, Any]:
         if self._channel is None:
             raise LaneError("the referee is not running")
+        kills_before = resources.out_of_memory_kills()
         try:
             async with asyncio.timeout(seconds):
                 await self._channel.send(message)
@@ -222,10 +222,10 @@ class Lane:
                         await job.move(Stage(answer["stage"]))
                 return answer
         except (TimeoutError, ipc.ChannelError, KeyError, ValueError) as error:
-            short = resources.out_of_memory_kills() > self._kills_before
+            short = resources.out_of_memory_kills() > kills_before
             await self.kill()
-            reason = f"the machine's memory ran out; {resources.MEMORY}" if short else str(error)[:300]
-            raise LaneError(f"the referee failed: {reason or 'no answer in time'}") from error
+            hint = f"; meanwhile the machine's memory ran out: {resources.MEMORY}" if short else ""
+            raise LaneError(f"the referee failed: {str(error)[:300] or 'no answer in time'}{hint}") from error
         except BaseException:  # cancelled in the middle of an answer: the channel is of no more use
             await asyncio.shield(self.kill())
             raise

@@ -8,6 +8,7 @@ Standard library only, torch's own errors are known by their text: the service a
 """
 
 import errno
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from os import statvfs
 from pathlib import Path
 
 MIB = 1 << 20
+CONTAINERS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container finds its limit of memory, in bytes: cgroups of version 2 and 1."""
 LEAST_ROOM = 32 * MIB
 """Bytes that a candidate or a compiler must find on disk, what it wrote itself included: less is no room at all."""
 
@@ -92,12 +95,14 @@ def full(folder: Path, written: float = 0) -> str:
 
 def memory() -> int:
     """Bytes of memory that the verifier could have at most: the machine's, or its container's where that is less."""
-    machine = _field(Path("/proc/meminfo"), "MemTotal:") * 1024
+    return int(min(_field(Path("/proc/meminfo"), "MemTotal:") * 1024, *map(_limit, CONTAINERS)))
+
+
+def _limit(file: Path) -> float:
     try:
-        container = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        return int(file.read_text())
     except (OSError, ValueError):  # none, or `max`
-        return machine
-    return min(machine, container)
+        return math.inf
 
 
 def out_of_memory_kills() -> int:

@@ -30,10 +30,12 @@ class Patience:
     as `budget.unavailableSeconds` allows."""
     resubmissions: int = 4
     """Submissions lost to `infra_error`, `cancelled` or a vanishing verifier before the attempt is given up: a
-    candidate that takes verifiers down must not go round for ever."""
+    candidate that takes verifiers down must not go round for ever. `infra_error` counts for several."""
     backoff: errors.Backoff = field(default_factory=lambda: errors.Backoff(first_s=0.5, longest_s=15.0))
 
 
+SPOILT = 3
+"""What a job that ended as `infra_error` counts for: its verifier has tried it twice, and two such are enough."""
 NONE_S = 0.5
 """Between two looks at a pool without any verifier."""
 
@@ -41,9 +43,16 @@ NONE_S = 0.5
 class LostError(errors.TransientError):
     """The job was accepted and its verifier vanished: submitted again under the same key."""
 
+    weight = 1
+    """Of the resubmissions that are borne."""
+
 
 class SpoiltError(LostError):
     """The job ended without a verdict (`infra_error`, `cancelled`): only a new key starts it anew."""
+
+    def __init__(self, message: str, weight: int = 1) -> None:
+        super().__init__(message)
+        self.weight = weight
 
 
 @dataclass
@@ -113,7 +122,7 @@ class Persistence:
         self._deadline = deadline
         self._failing_since: float | None = None
         self._last: errors.TransientError | None = None
-        self._lost = 0
+        self._lost, self._borne = 0, patience.resubmissions
         self.key = uuid.uuid4().hex
         """Idempotency key of the next submission. Never derived from names or content: a verifier outlives searches."""
 
@@ -130,7 +139,8 @@ class Persistence:
             self.key = uuid.uuid4().hex
         if isinstance(error, LostError):
             self._lost += 1
-            if self._lost > self._patience.resubmissions:
+            self._borne -= error.weight
+            if self._borne < 0:
                 raise self._unavailable(
                     f"{self._lost} submissions of one candidate were lost, the last to {url}: {error}. "
                     "Look at the verifier's log"

@@ -17,7 +17,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from kernelsearch.clients import errors
-from kernelsearch.clients.pool import LostError, Patience, Persistence, Pool, Site, SpoiltError
+from kernelsearch.clients.pool import SPOILT, LostError, Patience, Persistence, Pool, Site, SpoiltError
 from kernelsearch.search.ports import Candidate, Clock, UnusableProblemError, VerifierUnavailableError
 from kernelverify_api.report import AuditReport, Report, Stage, Status
 from kernelverify_api.request import MAX_SOURCE, Audit, Evaluation, Language, Options, Problem
@@ -227,8 +227,9 @@ def _verdict(url: str, state: JobState) -> Report:
     if state.stage is Stage.FAILED:
         raise UnusableProblemError(_said(state.error))
     if report is None or report.status in NOT_THE_CANDIDATES:
-        why = report.summary if report is not None else f"stage {state.stage} without a report"
-        raise SpoiltError(f"{url}: {why}")
+        if report is None:
+            raise SpoiltError(f"{url}: stage {state.stage} without a report")
+        raise SpoiltError(f"{url}: {report.summary}", SPOILT if report.status is Status.INFRA_ERROR else 1)
     return report
 
 

@@ -17,8 +17,9 @@ from kernelverify.sandbox import identity
 TIMEOUT_S = 240.0
 CPU_S = 300
 GIB = 1 << 30
-MOST_MEMORY = 6 * GIB
-"""Of one tool: twice what torch's headers need. A source that needs more meets its own limit, not the machine's."""
+LEAST_MEMORY, MOST_MEMORY = 4 * GIB, 6 * GIB
+"""Of address space for one tool, on a small machine and on any other: torch's headers need up to 3.5 GiB. A source that
+needs more meets its own limit, not the machine's."""
 CANNOT_START = frozenset({126, 127})
 """Exit codes of what stands in front of a tool (kernelverify.sandbox, nice); no compiler of ours has them."""
 MOST_OUTPUT, CHUNK = 1 << 20, 1 << 16
@@ -76,7 +77,7 @@ class Workshop:
             read_write=(str(self.folder),),
             cpu_seconds=CPU_S,
             file_bytes=GIB,
-            address_bytes=min(MOST_MEMORY, max(2 * GIB, resources.memory() * 3 // 4)),
+            address_bytes=min(MOST_MEMORY, max(LEAST_MEMORY, resources.memory() * 3 // 4)),
             uid=UID if identity.can_change() else None,
             change_modes=True,
         )

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernelverify import resources
 from kernelverify.build import bindings, errors, flags, request, toolchain
 from kernelverify.build.compiler import GIB, CompilerError, Workshop
 from kernelverify.resources import HostError
@@ -221,9 +222,8 @@ def _need_folder(cache: Path) -> None:
 
 
 def default_workers() -> int:
-    """As many as cores and memory bear."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    return max(1, min(os.cpu_count() or 1, int(memory / WORKER_GIB)))
+    """As many as cores and memory bear: those of our container, where it has limits."""
+    return max(1, min(len(os.sched_getaffinity(0)), int(resources.memory() / GIB / WORKER_GIB)))
 
 
 async def _plain(shop: Workshop, wanted: request.BuildRequest, more: Sequence[str] = ()) -> None:
