@@ -49,6 +49,8 @@ class Log:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             ) as self._reading:
+                if self._over.is_set():  # between the last look at it and now: nobody else would end this one
+                    self._reading.terminate()
                 for line in self._reading.stdout or ():  # bytes: as text, a progress bar's returns would part it
                     self._lines[line.decode(errors="replace").rstrip("\n")] = None
             time.sleep(AGAIN_S)

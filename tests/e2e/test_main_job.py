@@ -32,8 +32,10 @@ def tried(cluster, borrows_torch):
         system.lend_torch(cluster, system.NAMESPACE)
     with ThreadPoolExecutor(1) as thread:
         yield thread.submit(system.helm, cluster, "test", system.RELEASE, "-n", system.NAMESPACE, "--timeout=580s")
-    cluster.kubectl("-n", system.NAMESPACE, "delete", "pvc", system.CLAIM, "--ignore-not-found")
-    cluster.kubectl("delete", "pv", f"{system.CLAIM}-{system.NAMESPACE}", "--ignore-not-found")
+    # Where it failed, its search would run on beside the next tests, and hold the claim.
+    cluster.kubectl("-n", system.NAMESPACE, "delete", "ksearch", "--all", "--wait=false")
+    cluster.kubectl("-n", system.NAMESPACE, "delete", "pvc", system.CLAIM, "--ignore-not-found", "--wait=false")
+    cluster.kubectl("delete", "pv", f"{system.CLAIM}-{system.NAMESPACE}", "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture(scope="module")

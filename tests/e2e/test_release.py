@@ -69,14 +69,14 @@ def test_an_upgrade_replaces_the_operator_and_no_pod_of_a_search(place):
 def test_removed_in_mid_search_it_leaves_nothing_stuck_and_another_installation_goes_on(place, root):
     place.apply(search(root, "idle", suspend=True))
     place.wait("idle", lambda found: condition(found, "Suspended").get("status") == "True")
+    until(lambda: all(FINALIZER in each for each in finalizers(place).values()), 60)
     before, used, served = place.get("ksearch", "steady"), identities(place.pods()), finalizers(place)
-    assert all(FINALIZER in each for each in served.values())
 
     start = time.monotonic()
     system.uninstall(place.cluster)
     took = time.monotonic() - start
 
-    assert took < 60
+    assert took < 100, "the operator had to be killed, or our hook waited in vain"
     assert finalizers(place) == {each: [] for each in served}, "objects stay, and nothing holds them"
     assert operators(place.cluster) == {}
     alone = goes_on(place, before)  # the definitions are there, too
