@@ -31,6 +31,11 @@ class ModelNew(torch.nn.Module):
 {body}
 """
 ENDLESS = "while True: time.sleep(60)"
+NAMELESS = """\
+files = [open('f', 'wb', 0)]
+os.remove('f')
+files[0].write(b'x' * (9 << 20))
+"""
 
 
 def _source(body: str) -> str:
@@ -90,6 +95,7 @@ def test_its_weights_are_listed(zygote):
         ("while True: pass", "timeout", "no answer within 1 s"),
         ("b = []\nwhile True: b.append(torch.ones(1 << 22))", "memory", "MiB of memory"),
         ("for n in range(9): open(f'{n}', 'wb').write(b'x' * (1 << 20))\n" + ENDLESS, "disk", "MiB of files"),
+        (NAMELESS + ENDLESS, "disk", "MiB of files"),
     ],
 )  # fmt: skip
 def test_its_end_is_read_from_outside(zygote, body, kind, told):

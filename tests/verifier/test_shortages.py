@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import re
+import socket
 import subprocess
 import threading
 
@@ -63,6 +64,7 @@ class ModelNew(torch.nn.Module):
         return x + 1
 """
 FILLING = "open('much', 'wb').write(b'x' * (64 << 20))"
+NAMELESS = f"os.file = open('much', 'wb', 0); os.remove('much'); os.file.write(bytes(1 << 25)); {FILLING}"
 
 
 def _problem(forward: str = "pass", inputs: str = "pass") -> Problem:
@@ -185,8 +187,6 @@ def test_what_the_referee_lacks_is_named(workplace, monkeypatch, place, name, nu
 
 
 def test_a_message_that_cannot_be_sent_says_nothing_of_the_receiver():
-    import socket
-
     ours, theirs = socket.socketpair()
     with theirs, pytest.raises(OSError, match="Bad file descriptor"):
         ipc.Channel(ours).send({"op": "open"}, [987_654])
@@ -194,14 +194,14 @@ def test_a_message_that_cannot_be_sent_says_nothing_of_the_receiver():
 
 
 def test_only_a_taken_id_is_taken_for_one(monkeypatch):
-    class Full:
-        def __init__(self, *_):
-            raise OSError(errno.EMFILE, "Too many open files")
+    class Full(socket.socket):
+        def bind(self, _):
+            raise OSError(errno.ENOBUFS, "No buffer space available")
 
     monkeypatch.setattr(users.identity, "can_change", lambda: True)
     monkeypatch.setattr(users.socket, "socket", Full)
 
-    with pytest.raises(OSError, match="Too many open files"):
+    with pytest.raises(OSError, match="No buffer space available"):
         users.User()
 
 
@@ -246,8 +246,9 @@ def test_a_disk_that_others_filled_is_not_the_candidates_fault(little_disk):
 
 
 @pytest.mark.needs("root")
-def test_a_disk_that_it_filled_itself_is(little_disk):
-    crash = _call(little_disk[0], FILLING)
+@pytest.mark.parametrize("filling", [FILLING, NAMELESS], ids=["named", "nameless"])
+def test_a_disk_that_it_filled_itself_is(little_disk, filling):
+    crash = _call(little_disk[0], filling)
 
     assert isinstance(crash, Crash)
     assert (crash.kind, crash.type) == ("exception", "OSError")
@@ -269,10 +270,13 @@ def test_a_small_candidate_that_the_kernel_killed_for_memory_is_not_to_blame(zyg
         _call(zygote, KILLED, kills)
 
 
-def test_a_large_one_is(zygote, kills):
-    crash = _call(zygote, KILLED, kills, limits=census.Limits(memory_bytes=64 << 20))
+def test_a_large_one_is(zygote, kills, monkeypatch):
+    monkeypatch.setattr(resources, "memory", lambda: 64 << 20)
+
+    crash = _call(zygote, KILLED, kills)
 
     assert (crash.kind, crash.stage) == ("memory", "forward")
+    assert "when the machine's memory ran out" in crash.message
 
 
 def test_what_its_children_hold_is_its_own(zygote, kills, monkeypatch):

@@ -1,15 +1,20 @@
 """No two candidates on one machine have the same user, and nothing of a killed verifier stays."""
 
+import math
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from kernelverify import scratch
+from kernelverify.host import census
 from kernelverify.host.users import NoUserError, User
 
 pytestmark = pytest.mark.needs("linux", "root")
+NOBODY = 65_534
 
 
 def test_an_id_is_given_once():
@@ -73,3 +78,21 @@ def test_an_id_under_which_something_runs_is_left_alone():
 
     with User(among) as user:
         assert user.uid == 30_040
+
+
+def test_what_a_candidate_locked_away_is_seen_and_goes_with_its_folder():
+    """Where the verifier is not root, both have one user id."""
+    place = Path(tempfile.mkdtemp())
+    os.chown(place, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        (place / "locked").mkdir(0o300)
+        (place / "locked" / "much").write_bytes(b"x")
+
+        assert census.disk(place, ()) == math.inf
+        scratch.remove(place)
+    finally:
+        os.seteuid(0)
+
+    assert list(place.glob("*")) == []
+    place.rmdir()

@@ -191,7 +191,7 @@ async def _asked(request: web.Request, model: type[Asked]) -> Asked:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, default=str)  # ASCII: half an emoji could not be sent back
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,24 @@ class Commands(click.Group):
             _leave_stdout()
             ctx.exit(INFRASTRUCTURE)
         except OSError as error:
-            _leave_stdout()
-            raise Failed(f"the result cannot be written: {error.strerror or error}") from error
+            raise Failed(resources.told(error)) from error
+
+
+def _result(text: str) -> None:
+    """Print it."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _leave_stdout()
+        raise Failed(f"the result cannot be written: {error.strerror or error}") from error
 
 
 def _leave_stdout() -> None:
     """What stdout did not take is dropped: Python would try once more at its end, and exit with a code of its own."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -148,7 +160,7 @@ async def _one(job: Job, name: Path, *, as_json: bool) -> int:
         return USAGE
     if job.report is None:
         return INFRASTRUCTURE
-    click.echo(job.report.model_dump_json(by_alias=True) if as_json else _readable(name, job.report))
+    _result(job.report.model_dump_json(by_alias=True) if as_json else _readable(name, job.report))
     return exit_code(job.report)
 
 
@@ -191,7 +203,7 @@ def audit(reference: Path, dtype: str | None, seed: int | None, as_json: bool) -
     except ProblemError as error:
         _unreadable(reference, error, as_json=as_json)
         sys.exit(USAGE)
-    click.echo(report.model_dump_json(by_alias=True) if as_json else _audited(report))
+    _result(report.model_dump_json(by_alias=True) if as_json else _audited(report))
     sys.exit(int(bool(report.findings)))
 
 
@@ -213,7 +225,7 @@ def _unreadable(reference: Path, error: ProblemError, *, as_json: bool) -> None:
     click.echo(f"error: {where}: {error.message}", err=True)
     if as_json:
         finding = {"kind": "unreadable", "criterion": "ours", "evidence": error.message}
-        click.echo(json.dumps({"schema": 1, "problem": reference.stem, "sound": False, "findings": [finding]}))
+        _result(json.dumps({"schema": 1, "problem": reference.stem, "sound": False, "findings": [finding]}))
 
 
 @main.command()

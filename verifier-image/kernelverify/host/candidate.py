@@ -293,11 +293,15 @@ class Candidate:
     def _call(self, message: dict[str, Any], timeout: float, descriptors: Sequence[int] = ()) -> Any:
         """The answer to one request (a dict), BuildWanted, or Crash. Raises HostError where the machine is to blame."""
         answer = self._asked(message, timeout, descriptors)
-        if isinstance(answer, Crash) and answer.kind in SUDDEN:
-            lack = resources.full(self._workdir) and resources.full(self._workdir, census.disk(self._workdir))
-            if lack:
-                raise HostError(f"a candidate ended where there was no room for it: {lack}")
+        if isinstance(answer, Crash) and answer.kind in SUDDEN and (lack := self._lack()):
+            raise HostError(f"a candidate ended where there was no room for it: {lack}")
         return answer
+
+    def _lack(self) -> str:
+        """Why there never was room on disk for it, or nothing."""
+        if not resources.full(self._workdir):
+            return ""
+        return resources.full(self._workdir, census.written(self.pid, self._uid, self._workdir, self._kept))
 
     def _asked(self, message: dict[str, Any], timeout: float, descriptors: Sequence[int]) -> Any:
         """As `_call`, whoever is to blame. After a Crash that ended the process the candidate is no more."""

@@ -44,7 +44,7 @@ def excess(pid: int, uid: int | None, workdir: Path, limits: Limits, kept: Colle
     memory = _held(family)
     if memory > limits.memory_bytes:
         return "memory", f"{memory // MIB} MiB of memory; at most {limits.memory_bytes // MIB} MiB are allowed"
-    found = disk(workdir)
+    found = disk(workdir, family)
     if found > limits.disk_bytes:
         told = "more or deeper files than can be looked at" if found == math.inf else f"{found // MIB} MiB of files"
         return "disk", f"{told}; at most {limits.disk_bytes // MIB} MiB are allowed"
@@ -202,12 +202,18 @@ def _memory(pid: int) -> int:
     return sum(int(value.split()[0]) * 1024 for value in fields.values())
 
 
-def disk(folder: Path) -> float:
-    """Bytes of all files; infinite when they are too many or lie too deep to be looked at, where nobody else would go.
+def written(pid: int, uid: int | None, workdir: Path, kept: Collection[int]) -> float:
+    """Bytes on disk of all that a candidate started and that still runs."""
+    return disk(workdir, members(pid, uid, kept))
 
-    Step by step: os.walk recurses, and a candidate decides how deep.
+
+def disk(folder: Path, family: Iterable[int]) -> float:
+    """Bytes of all files; infinite when they are too many, lie too deep or are locked away, where nobody else would go.
+
+    `family`: who may hold files open that have no name any more. Step by step: os.walk recurses, and a candidate
+    decides how deep.
     """
-    total, looked_at, places = 0, 0, [str(folder)]
+    total, looked_at, places = _nameless(folder, family), 0, [str(folder)]
     while places:
         try:
             with os.scandir(places.pop()) as entries:
@@ -217,11 +223,33 @@ def disk(folder: Path) -> float:
                     total += size
                     places += [entry.path] if is_folder else []
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
+            if error.errno in {errno.ENAMETOOLONG, errno.EACCES}:
                 return math.inf
         if looked_at >= MOST_FILES:
             return math.inf
     return total
+
+
+def _nameless(folder: Path, family: Iterable[int]) -> float:
+    """Bytes of removed files that are still open; infinite when there are too many descriptors to look at."""
+    device, seen = folder.stat().st_dev, dict[int, int]()
+    opened = itertools.chain.from_iterable(map(_descriptors, family))
+    for path in itertools.islice(opened, MOST_FILES):
+        try:
+            found = os.stat(path)  # noqa: PTH116 - thousands of times a second
+        except OSError:
+            continue
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and found.st_dev == device:
+            seen[found.st_ino] = found.st_blocks * 512
+    return math.inf if next(opened, None) else sum(seen.values())
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    try:
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            yield entry.path
+    except OSError:  # it has ended
+        return
 
 
 def _size(entry: os.DirEntry[str]) -> tuple[int, bool]:
