@@ -15,7 +15,7 @@ import yaml
 from cluster import tools
 from cluster.machine import Cluster
 from cluster.places import NODE_IP
-from kernelsearch.controller.uninstall import OPERATOR
+from kernelsearch.controller.uninstall import INSTANCE, OPERATOR
 
 CHART = Path(__file__).parents[2] / "charts/kernelsearch"
 NAMESPACE, RELEASE = "kernelsearch-system", "ks"
@@ -38,6 +38,7 @@ VALUES: dict[str, Any] = {
 def install(cluster: Cluster, **changes: Any) -> None:
     """The operator, ready, in a namespace under the restricted standard. Again: upgraded to these values."""
     namespace(cluster, NAMESPACE)
+    _clear(cluster)
     values = cluster.state / "values.yaml"
     values.write_text(yaml.safe_dump({**VALUES, **changes}))
     chosen = ("-n", NAMESPACE, "-f", str(values), "--wait", "--timeout=120s")
@@ -47,6 +48,18 @@ def install(cluster: Cluster, **changes: Any) -> None:
 def uninstall(cluster: Cluster) -> None:
     """Without the operator, until `install`."""
     helm(cluster, "uninstall", RELEASE, "-n", NAMESPACE, "--wait", "--timeout=120s")
+
+
+def _clear(cluster: Cluster) -> None:
+    """Nothing of a release that helm began to change and never finished: it would refuse to upgrade that.
+
+    Without the hook, for it may be what failed. Its Job tries again for minutes, and would stop the next operator.
+    """
+    if RELEASE not in helm(cluster, "list", "-n", NAMESPACE, "--pending", "--uninstalling", "--short").split():
+        return
+    job = ("-l", f"{INSTANCE}={RELEASE},app.kubernetes.io/component=uninstall", "--cascade=foreground")
+    cluster.kubectl("-n", NAMESPACE, "delete", "job", *job, "--ignore-not-found")
+    helm(cluster, "uninstall", RELEASE, "-n", NAMESPACE, "--no-hooks", "--ignore-not-found", "--wait", "--timeout=120s")
 
 
 def helm(cluster: Cluster, *arguments: str) -> str:

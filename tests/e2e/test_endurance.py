@@ -24,7 +24,8 @@ COMPONENTS = () if os.environ.get(GIVEN) else ("kube-apiserver",)  # those of an
 VICTIMS = ("runner", "verifier", "model", "operator", "service", "configmap", *COMPONENTS)
 BETWEEN_S = (3, 7)
 DEADLINE_S = 60 + 8 * KILLS
-"""A kill takes a second or two by itself, and the API server's restart some more."""
+"""For each kill the mean of BETWEEN_S and the second or two that it takes by itself; and a minute for the API server's
+restarts and for what was killed last to come back."""
 STEP = re.compile(r"attempt (?P<number>\d+) \(chain \d+\): (?P<what>asks for|dropped)")
 """What the runner's log says of an attempt."""
 
@@ -61,11 +62,8 @@ def history(place, seconds, disturb):
             if complete(seen[-1]):
                 return seen
             disturb()
-        except (
-            AssertionError,
-            subprocess.TimeoutExpired,
-        ):  # the API server is one of the victims; none until it is back
-            pass
+        except (AssertionError, subprocess.TimeoutExpired):
+            pass  # the API server is one of the victims: nobody is killed until it is back, and who was not is next
         time.sleep(0.5)
     raise AssertionError(place.evidence(seen[-1]))
 

@@ -12,6 +12,9 @@ from watching import attempts, condition, running, until
 
 pytestmark = [pytest.mark.needs("own_cluster"), pytest.mark.timeout(900)]  # a given one is not ours to upgrade
 KINDS = ("ksearch", "kmodel", "kvpool")
+REMOVED_S = 100
+"""An operator may take 22 s to end on a busy machine, and helm waits for the hook's pod before and for what it deletes
+after: 60 was tight. One that does not end by itself takes its 75 s of grace, and these waits besides."""
 ANOTHER = {"env": [{"name": "USER", "value": "kernelsearch"}, {"name": "ANOTHER", "value": "value"}]}
 
 
@@ -76,7 +79,7 @@ def test_removed_in_mid_search_it_leaves_nothing_stuck_and_another_installation_
     system.uninstall(place.cluster)
     took = time.monotonic() - start
 
-    assert took < 100, "the operator had to be killed, or our hook waited in vain"
+    assert took < REMOVED_S, "the operator had to be killed, or our hook waited in vain"
     assert finalizers(place) == {each: [] for each in served}, "objects stay, and nothing holds them"
     assert operators(place.cluster) == {}
     alone = goes_on(place, before)  # the definitions are there, too
