@@ -232,6 +232,8 @@ def disk(folder: Path, family: Iterable[int]) -> float:
 
 def _nameless(folder: Path, family: Iterable[int]) -> float:
     """Bytes of removed files that are still open; infinite when there are too many descriptors to look at."""
+    if not folder.exists():  # a baseline has none
+        return 0
     device, seen = folder.stat().st_dev, dict[int, int]()
     opened = itertools.chain.from_iterable(map(_descriptors, family))
     for path in itertools.islice(opened, MOST_FILES):
