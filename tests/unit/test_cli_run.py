@@ -376,7 +376,8 @@ def test_the_second_signal_ends_it_at_once(endless, judge):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
 
-    assert process.returncode in {1, 130}
+    # by the signal itself where the first had already ended the search when the second came
+    assert process.returncode in {1, 130, -signal.SIGINT}
 
 
 def test_ctrl_c_ends_a_search_whose_status_cannot_be_written(endless):
