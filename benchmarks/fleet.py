@@ -195,23 +195,34 @@ async def visible(server: api.ApiServer, namespace: str, seconds: float = 90.0) 
     return found
 
 
+def say(text: str) -> None:
+    """How far it is: a thousand searches take a quarter of an hour."""
+    print(text, file=sys.stderr, flush=True)
+
+
 async def measure(searches: int, pid: int) -> dict[str, float]:
     async with api.connect() as server:
         for name in ("one", "by-operator", "directly"):
             manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             await server._ask("POST", "/api/v1/namespaces", body=api.serialise.yaml(manifest))  # noqa: SLF001
         children = await of_one(server, "one")
+        say(f"a search has {children} children; making {searches} ...")
         made = await by_operator(server, "by-operator", searches, children)
+        say(f"the operator took {made:.1f} s; resting ...")
         await asyncio.sleep(10)
         before = await writes(server)
         await asyncio.sleep(REST_S)
         written = await writes(server) - before
         waiting, _ = usage(pid)
+        say(f"{waiting:.0f} MiB while they wait; making the same directly ...")
         os.kill(pid, 19)  # stopped: what is made directly is not its business
         direct = await directly(server, "by-operator", "directly", searches)
         os.kill(pid, 18)
+        say(f"that took {direct:.1f} s; publishing verdicts ...")
         shown = await visible(server, "by-operator")
+        say(f"{shown}; finishing them all ...")
         await finish(server, "by-operator", searches)
+        say("resting ...")
         await asyncio.sleep(5)
         _, start = usage(pid)
         await asyncio.sleep(REST_S)
