@@ -22,7 +22,8 @@ def make() -> Path:
 
 def remove(folder: Path) -> None:
     """Whatever a candidate made of it, and however deep: Python's own way down is a recursion."""
-    _unlock(folder)
+    if os.geteuid() != 0:  # root needs no key, and must not be led to others' files
+        _unlock(folder)
     try:
         shutil.rmtree(folder, ignore_errors=True)
     except RecursionError:
