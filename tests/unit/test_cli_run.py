@@ -145,6 +145,7 @@ def test_a_search_ends_with_its_results_in_its_folder(run, capsys):
     assert len(run.numbers()) == 4
     assert "ended, AttemptsExhausted" in out
     assert "best: attempt" in out
+    assert "best/kernel.py" in out
 
 
 def test_a_replay_is_called_one_everywhere(run, capsys):
@@ -212,6 +213,7 @@ def test_no_correct_kernel_is_exit_code_1(run, judge, capsys):
     out = capsys.readouterr().out
     assert "NoCorrectKernel" in out
     assert "best: no correct kernel" in out
+    assert "best/kernel.py" not in out
     assert not (run.out / "best").exists()
 
 

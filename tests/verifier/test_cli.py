@@ -38,7 +38,7 @@ class ModelNew(torch.nn.Module):
         return built.f(x)
 """
 TORCH_TOO = ("--custom-kernel", "optional")
-NO_VERDICT = "Traceback"
+TRACEBACK = "Traceback"
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def _told(*arguments: object, **environment: str) -> subprocess.CompletedProcess
     """What the command said; never a traceback."""
     env = {**os.environ, "COLUMNS": "200", **environment}
     done = subprocess.run(_command(*arguments), capture_output=True, text=True, timeout=200, check=False, env=env)
-    assert NO_VERDICT not in done.stderr + done.stdout, done.stderr
+    assert TRACEBACK not in done.stderr + done.stdout, done.stderr
     return done
 
 
@@ -211,16 +211,13 @@ def test_a_port_in_use_is_three_with_the_remedy():
     )
 
 
-@pytest.mark.parametrize(
-    ("sink", "told"), [("/dev/full", "error: the result cannot be written: No space left on device")]
-)
-def test_a_result_that_cannot_be_written_is_three(place, sink, told):
-    with Path(sink).open("w") as full:
+def test_a_result_that_cannot_be_written_is_three(place):
+    with Path("/dev/full").open("w") as full:
         command = _command("check", place / "right.py", "--reference", place / "reference.py", *TORCH_TOO, "--json")
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=200, check=False)
 
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1] == told
+    assert done.stderr.splitlines()[-1] == "error: the result cannot be written: No space left on device"
 
 
 # ---- how it is stopped ----
@@ -271,7 +268,7 @@ def test_ctrl_c_ends_all_at_once_without_a_traceback(place, stage, started):
 
     assert (process.returncode, out) == (3, "")
     assert err.splitlines()[-1] == "error: interrupted"
-    assert NO_VERDICT not in err
+    assert TRACEBACK not in err
     assert asked_by_terminal == [], "a referee that imports torch would answer Ctrl-C with a traceback of its own"
     assert len(children) >= started
     assert _alive(children) == []

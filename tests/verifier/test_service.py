@@ -115,6 +115,7 @@ async def test_a_stage_that_is_over_at_once_is_told_all_the_same():
         ({"options": {"seed": -(1 << 63) - 1}}, "options.seed", "-9223372036854775809: Input should be greater"),
         ({"options": {"seed": "abc"}}, "options.seed", 'options.seed is "abc": Input should be a valid integer'),
         ({"source": "x" * 300_000}, "source", '"xxxxx'),
+        ({"source": "\ud800"}, "source", r'source is "\ud800": Input should be'),
     ],
 )
 async def test_a_bad_request_names_field_value_and_remedy(client, more, field, told):

@@ -221,7 +221,8 @@ class Session:
             screen.say(f"the results could not all be written: {error}")
             return code
         text = table.text(record, color=sys.stdout.isatty())
-        where = f"everything is in {self._folder.path}/: report.html, best/kernel.py, best/REPRODUCE.md, attempts/"
+        best = "best/kernel.py, best/REPRODUCE.md, " if found else ""
+        where = f"everything is in {self._folder.path}/: report.html, {best}attempts/"
         facts = {"exitCode": code, "folder": str(self._folder.path), "models": record.models, "replay": record.replay}
         screen.result({**facts, "status": record.status}, f"{text}\n{where}")
         return code

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kernelverify import ipc
+from kernelverify.resources import MIB
 
-MIB = 1 << 20
 MOST_FILES = 20_000
 HELD = ("RssAnon", "RssShmem", "VmPTE")
 EVERY_S = 0.1
@@ -144,11 +144,8 @@ def _session(pid: int) -> int | None:
 
 def reap(pid: int) -> int | None:
     """The wait status of a child that has ended, else None."""
-    try:
-        done, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return status if done else None
+    found = last(pid)
+    return found[0] if found else None
 
 
 def last(pid: int) -> tuple[int, int] | None:
