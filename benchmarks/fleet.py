@@ -49,6 +49,8 @@ SETTLED_S = 10.0
 SELECTOR = "app.kubernetes.io/managed-by=kernelsearch"
 SIDE_BY_SIDE = 4
 REST_S = 60.0
+CALM_S = 5.0
+"""With fewer writes than one a second, the operator has caught up with what it missed while it stood still."""
 HEARTBEAT_S = SearchConfig.heartbeat_seconds
 
 
@@ -133,6 +135,15 @@ async def writes(server: api.ApiServer) -> int:
     ours = [line for line in lines if re.search('verb="(POST|PUT|PATCH|APPLY|DELETE)"', line)]
     ours = [line for line in ours if "kernelsearch.dev" in line or 'resource="pods"' in line]
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in ours)
+
+
+async def calm(server: api.ApiServer) -> None:
+    before = await writes(server)
+    while True:
+        await asyncio.sleep(CALM_S)
+        if (now := await writes(server)) - before < CALM_S:
+            return
+        before = now
 
 
 def usage(pid: int) -> tuple[float, float]:
@@ -227,7 +238,9 @@ async def measure(searches: int, pid: int) -> dict[str, float]:
             await remove(server, "directly")
         finally:
             os.kill(pid, 18)
-        say(f"that took {direct:.1f} s; publishing verdicts ...")
+        say(f"that took {direct:.1f} s; waiting until the operator has caught up ...")
+        await calm(server)
+        say("publishing verdicts ...")
         shown = await visible(server, "by-operator")
         say(f"{shown}; finishing them all ...")
         await finish(server, "by-operator", searches)
