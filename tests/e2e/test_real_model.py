@@ -12,7 +12,7 @@ from watching import attempts, complete, condition
 
 pytestmark = [pytest.mark.needs("own_cluster"), pytest.mark.timeout(900)]  # its weights lie on this machine
 WEIGHTS = "/models/weights"
-SECONDS = 180
+SECONDS = 100
 MOST = 256
 """Tokens of an answer."""
 

@@ -1,7 +1,11 @@
 """What a custom launch does in each mode of ablation: built functions here, Triton's in a real guest process."""
 
+from typing import ClassVar
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kernelverify.guest import ablation
 from kernelverify.guest.ablation import Recorder
@@ -165,6 +169,30 @@ def test_a_spoilt_result_that_counts_for_nothing_spoils_nothing():
     result = Recorder("part").wrap("twice", _twice)(torch.full((6400,), torch.finfo(torch.float32).max / 2))
 
     assert torch.equal(0 * result + 1, torch.ones(6400))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64], ids=str)
+def test_no_copy_of_an_answer_is_left_in_memory_that_was_freed(dtype):
+    """The next allocation may hold it, and a launch that writes the same there would not be seen to change anything."""
+
+    class Kept(TorchDispatchMode):
+        made: ClassVar[list[torch.Tensor]] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            self.made += [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+            return result
+
+    answer = torch.arange(1, 6401).to(dtype)
+    out = torch.zeros(6400, dtype=dtype)
+    spoil = Recorder("part").wrap("write", lambda out: [out.copy_(answer)].clear())
+
+    with Kept() as kept:
+        spoil(out)
+
+    copies = [each for each in kept.made if each.numel() >= 6400 and each.data_ptr() not in {out.data_ptr(), 0}]
+    assert copies
+    assert [each for each in copies if each.dtype == dtype and (each == answer).any()] == []
 
 
 def test_which_part_is_spoilt_cannot_be_known_from_torchs_seed():

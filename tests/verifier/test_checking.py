@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from kernelverify.host import checking
+from kernelverify.host import checking, inputs
 from kernelverify.host import session as sessions
 from kernelverify.host.candidate import BuildWanted, Crash, Job, Loaded, Ran
 from kernelverify.host.checking import Deadline
@@ -68,6 +68,7 @@ class Scripted:
 def ablated(monkeypatch):
     """A function from a script to what ablation finds, and the processes that it took."""
     monkeypatch.setattr(sessions, "POOL", dict.fromkeys(sessions.POOL, 1))
+    monkeypatch.setattr(checking, "_draws", lambda session: 2 * [session.draw("own")])
     session = Session(Problem(source=REFERENCE), seed=1)
 
     def call(**script):
@@ -76,6 +77,14 @@ def ablated(monkeypatch):
         return checking.ablate(process, Job(source=""), session, Deadline(monotonic() + 60), 0.1), process.started
 
     return call
+
+
+def test_no_two_calls_of_a_check_have_the_same_inputs():
+    session = Session(Problem(source=REFERENCE))
+
+    for _ in range(40):  # the pool is full after three, and then drawn from
+        draws = [draw for _, draw in session.draws(inputs.GATES)]
+        assert len({id(draw) for draw in draws}) == len(inputs.GATES)
 
 
 def test_errors_of_disabled_kernels_are_all_that_raising_launches_need(ablated):

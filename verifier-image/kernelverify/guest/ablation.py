@@ -216,9 +216,18 @@ def _outliers(values: torch.Tensor, largest: float, generator: torch.Generator) 
 
 
 def _largest(tensor: torch.Tensor) -> float:
-    """The largest finite absolute value, or 1."""
-    sizes = tensor.abs().double().nan_to_num(0, 0, 0) if tensor.dtype is not torch.bool else torch.zeros(1)
-    return float(sizes.max()) or 1.0
+    """The largest finite absolute value (of a complex number's parts), or 1.
+
+    No copy of the answer is left in freed memory: what the candidate allocates next would hold it, and of a launch that
+    then writes it anew nothing would be seen to change, nor be spoilt.
+    """
+    if tensor.dtype is torch.bool:
+        return 1.0
+    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    sizes = real.to(torch.float64, copy=True).abs_().nan_to_num_(0, 0, 0)
+    largest = float(sizes.max())
+    sizes.zero_()
+    return largest or 1.0
 
 
 def _range(dtype: torch.dtype) -> tuple[float, float]:

@@ -16,9 +16,7 @@ BY_OURS, BY_1E4, BY_1E2 = "ours", "kernelbench_1e-4", "kernelbench_1e-2"
 def audit(asked: request.Problem, seed: int | None = None) -> AuditReport:
     """Try the answers that need no work. Raises ProblemError when the problem cannot even be read."""
     session = Session(asked, seed)
-    draws = [session.draw(gate) for gate in inputs.OWN[:2]]
-    own = [d for d in draws if d is not None]
-    flipped = [d for gate in inputs.FLIPPED if isinstance(d := session.draw(gate), reference.Draw)]
+    own, flipped = ([draw for _, draw in session.draws(gates)] for gates in (inputs.OWN[:2], inputs.FLIPPED))
     findings = [*_disagreement(session, own[0]), *_shortcuts(session, own, flipped)]
     sound = not any(f.criterion in {BY_OURS, BY_1E4} for f in findings)
     return AuditReport(schema=1, problem=asked.name, sound=sound, findings=tuple(findings))

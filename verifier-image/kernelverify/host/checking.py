@@ -83,7 +83,7 @@ def check(
 ) -> Checked | BuildWanted:
     """Every gate, until one fails. All inputs come through the same memory: who goes by addresses answers wrongly."""
     found = Checked()
-    draws = [(gate, draw) for gate in gates if (draw := session.draw(gate)) is not None]
+    draws = session.draws(gates)
     if not draws:
         return found
     first = draws[0][1]
@@ -226,7 +226,7 @@ def zeros_tell(session: Session) -> bool:
 
 
 def _draws(session: Session) -> list[Draw]:
-    return [draw for gate in inputs.OWN[:2] if (draw := session.draw(gate)) is not None]
+    return [draw for _, draw in session.draws(inputs.OWN[:2])]
 
 
 def _tells(mode: str, draws: Sequence[Draw]) -> bool:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,22 +35,35 @@ class Session:
             return secrets.randbits(SEED_BITS)
         return int(torch.randint(0, 1 << SEED_BITS, (1,), generator=self._generator))
 
-    def draw(self, gate: str) -> reference.Draw | None:
-        """A draw for a gate: one of the pool once that is full; None when the reference cannot pass the gate."""
+    def draws(self, gates: Sequence[str]) -> list[tuple[str, reference.Draw]]:
+        """One for each gate that the reference can pass, no two the same.
+
+        A second call on the same inputs may meet the first one's answer in memory that was freed, and with its kernels
+        disabled an honest candidate would be right.
+        """
+        found: list[tuple[str, reference.Draw]] = []
+        for gate in gates:
+            made = self.draw(gate, but=[draw for _, draw in found])
+            if made is not None:
+                found.append((gate, made))
+        return found
+
+    def draw(self, gate: str, *, but: Sequence[reference.Draw] = ()) -> reference.Draw | None:
+        """A draw for a gate, none of `but`: of the pool once that is full; None when the reference cannot pass it."""
         if gate in self.dropped:
             return None
         kind = "own" if gate in inputs.OWN else gate
         kept = self._pool[kind]
-        if len(kept) < POOL.get(kind, 0) or not kept:
-            made = reference.make_draw(self.loaded, self.model, gate, self.draw_seed())
-            if isinstance(made, DroppedGate):
-                self.dropped[gate] = made
-                return None
-            if kind not in POOL:
-                return made
+        left = [draw for draw in kept if all(draw is not other for other in but)]
+        if left and len(kept) >= POOL.get(kind, 0):
+            return left[secrets.randbelow(len(left))]
+        made = reference.make_draw(self.loaded, self.model, gate, self.draw_seed())
+        if isinstance(made, DroppedGate):
+            self.dropped[gate] = made
+            return None
+        if len(kept) < POOL.get(kind, 0):
             kept.append(made)
-            return made
-        return kept[secrets.randbelow(len(kept))]
+        return made
 
     def retire(self, draw: reference.Draw) -> None:
         """Samples of its answer were shown: never use it again."""
