@@ -45,7 +45,7 @@ test-unit: setup ## no torch, no network but loopback, seconds
 test-verifier: setup ## the judge on the CPU: sandbox, corpus of kernels, service (minutes)
 	tests/judge
 
-test-apiserver: setup ## our definitions and the operator against a real API server (root, Go; 10 minutes the first time)
+test-apiserver: setup ## our definitions and the operator against a real API server (root, Go; a quarter of an hour the first time)
 	pytest tests/apiserver
 
 test-e2e: setup ## the whole system in pods of a real Kubernetes (root, Go)

@@ -169,6 +169,7 @@ def test_a_search_becomes_what_the_loop_takes():
     assert (config.baselines, config.grace_seconds, config.unavailable_seconds) == (("eager", "compile"), 5.0, 9.0)
     assert (config.hardware.name, config.hardware.facts) == ("a CPU", {"cores": "2"})
     assert wiring.options(asked).baselines == config.baselines
+    assert wiring.origin(asked, problem).check.endswith("--dtype bfloat16 --allow-tf32")
 
 
 def test_the_budget_is_the_manifests_unless_a_deadline_is_given():
@@ -243,7 +244,7 @@ def test_a_replay_stands_for_the_model():
     settled = plan.settle(plan.Asked(quickstart, replay=ROOT / "examples/replay/quickstart.yaml"))
 
     assert settled.endpoint.model == "replay:quickstart"
-    assert settled.origin.check == "--dtype float32 --custom-kernel required --torch-ops report"
+    assert settled.origin.check == "--custom-kernel required --torch-ops report --dtype float32"
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,32 @@ def test_suspend_drops_a_kernel_that_waits_for_its_confirmation_too():
     assert world.status["attempts"]["total"] == 0
 
 
+def test_a_grace_period_that_was_changed_meanwhile_counts():
+    longer = LiveSpec(deadline=600, grace_seconds=500)
+    world = World(
+        model=FakeModel(seconds=590.0), verifier=FakeVerifier(seconds=400.0), progress=FakeProgress(at={50.0: longer})
+    )
+
+    world.run()
+
+    assert world.status["attempts"]["correct"] == 1
+    assert 990 < world.ended_at <= 1100
+
+
+def test_a_patience_that_was_changed_meanwhile_counts():
+    shorter = LiveSpec(deadline=600, unavailable_seconds=60)
+    world = World(
+        config=search(unavailable_seconds=500),
+        model=FakeModel(lambda *_: model_down),
+        progress=FakeProgress(at={30.0: shorter}),
+    )
+
+    outcome = world.run()
+
+    assert outcome.reason is Reason.MODEL_UNAVAILABLE
+    assert world.ended_at < 120
+
+
 def test_stop_ends_the_grace_period_too():
     progress = FakeProgress(at={610.0: LiveSpec(deadline=600, stop=True)})
     world = World(model=FakeModel(seconds=590.0), verifier=FakeVerifier(seconds=300.0), progress=progress)

@@ -51,6 +51,17 @@ def test_runners_of_admitted_namespaces_only_may_come_in(make, kind, spec, admit
     assert peer["podSelector"] == network.RUNNERS
 
 
+def test_who_may_read_metrics_may_not_ask_models():
+    """An engine asks nobody for a token, and its metrics are not ours."""
+    given = policies(scrapeFrom=[{"namespaceSelector": {}}])
+
+    models = network.model(owner("ModelServer"), given, 8000, downloads=False)["spec"]["ingress"]
+    verifiers = network.verifier(owner("VerifierPool"), given)["spec"]["ingress"]
+
+    assert {"namespaceSelector": {}} not in [peer for rule in models for peer in rule["from"]]
+    assert {"namespaceSelector": {}} in [peer for rule in verifiers for peer in rule["from"]]
+
+
 # ---- egress ----
 
 

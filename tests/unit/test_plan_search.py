@@ -80,6 +80,19 @@ def test_what_cannot_be_served_is_refused_with_the_remedy(spec, said):
     assert "startTime" not in found.status
 
 
+@pytest.mark.parametrize("field", ["apiKeySecretRef", "caConfigMapRef"])
+def test_a_runner_that_waits_for_what_it_mounts_says_for_what(field):
+    """The kubelet says it in events only, and the search would wait until its startup deadline."""
+    creating = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    waiting = pod(ready=False, phase="Pending", containerStatuses=[creating])
+    endpoint = {"url": "https://a.example/v1", field: {"name": "deepseek", "key": "api-key"}}
+    accepted = search({"startTime": stamp(0)}, model={"name": "r1", "endpoint": endpoint})
+
+    message = told(plan(seen(accepted, 100, waiting)), "RunnerReady")["message"]
+
+    assert f"deepseek with key api-key (spec.model.endpoint.{field}) in this namespace" in message
+
+
 def test_an_object_that_cannot_be_read_is_refused_before_its_start_only():
     found = plans.invalid(seen(search()), "spec.model: is 3")
 

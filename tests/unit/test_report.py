@@ -334,6 +334,13 @@ def test_a_replay_is_called_one_beside_the_kernel():
     assert "replay of written answers, no language model" in text
 
 
+def test_only_where_they_lie_are_its_neighbours_named():
+    beside = best.reproduce(replace(ORIGIN, beside=" `../search.yaml` is the search."), right(1))
+
+    assert beside.rstrip().endswith("whole report. `../search.yaml` is the search.")
+    assert best.reproduce(ORIGIN, right(1)).rstrip().endswith("whole report.")
+
+
 def test_a_kernel_that_was_not_timed_has_no_figure():
     assert "it was not timed" in best.reproduce(ORIGIN, right(1, champion=None, full={"status": "correct"}))
 

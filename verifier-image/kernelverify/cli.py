@@ -106,6 +106,7 @@ def _choices(values: type[Level] | type[CustomKernel] | type[TorchOps]) -> click
 @click.option("--custom-kernel", default="required", show_default=True, type=_choices(CustomKernel))
 @click.option("--torch-ops", default="report", show_default=True, type=_choices(TorchOps))
 @click.option("--dtype", default=None, type=click.Choice(["float32", "float16", "bfloat16"]), help="Cast floats to it.")
+@click.option("--allow-tf32", is_flag=True, help="Let reference, baselines and tolerance admit TF32 products.")
 @click.option("--baseline", "baselines", multiple=True, default=("eager",), help="Repeat for several.")
 @click.option("--seed", default=None, type=SEED, help="Fix the draws, to debug a verdict. Never for real use.")
 @click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all.")
@@ -118,6 +119,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     custom_kernel: str,
     torch_ops: str,
     dtype: str | None,
+    allow_tf32: bool,
     baselines: tuple[str, ...],
     seed: int | None,
     timeout: float,
@@ -134,7 +136,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
         seed=seed,
         fresh=True,
     )
-    problem = _problem(reference, dtype)
+    problem = _problem(reference, dtype).model_copy(update={"allow_tf32": allow_tf32})
     # a verdict takes at most its time and that of its builds: whatever else happens, the command ends
     longest = len(candidates) * (timeout + MOST_BUILD_S)
     asked = [Evaluation(problem=problem, source=_text(p), options=options, deadline_s=longest) for p in candidates]

@@ -1,5 +1,6 @@
 """Every field of every kind as a page: generated from the schemas that the API server gets, so it cannot differ."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,4 +53,4 @@ def _default(node: Mapping[str, Any]) -> str:
     if "default" not in node or node["default"] == {}:
         return ""
     value = node["default"]
-    return f"`{str(value).lower() if isinstance(value, bool) else value!r}`".replace("|", "\\|")
+    return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|")

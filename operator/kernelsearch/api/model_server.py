@@ -39,7 +39,7 @@ class ModelServerSpec(ModelWorkload):
     their model, and end after their `budget.unavailableSeconds`. It starts again for the first search that comes when
     they are over, or when this spec changes. Absent: never."""
     max_searches: int | None = Field(default=None, ge=1, le=100_000)
-    """Searches that may use it at the same time. Absent: no limit; nothing else is taken yet."""
+    """Searches that may use it at the same time. Absent: no limit; anything else is refused for now."""
     allowed_namespaces: Namespaces = Field(default=(), max_length=64, json_schema_extra=SET)
     """Other namespaces whose searches may use it. Default none: only its own."""
 

@@ -71,7 +71,7 @@ class Problem(Part):
     """The same text, in a ConfigMap of this namespace; with `kernelsearch run -f`, in the file
     `<--config-dir>/<name>/<key>`."""
     kernel_bench: KernelBench | None = None
-    """A problem of the KernelBench data set."""
+    """A problem of the KernelBench data set. Refused on a cluster for now."""
     dtype: Dtype | None = None
     """Cast inputs and weights to this. Absent: they stay as the reference makes them."""
     tf32: Tf32 = Tf32.FORBIDDEN

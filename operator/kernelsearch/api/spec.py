@@ -145,7 +145,7 @@ class KernelSearchSpec(Part):
     stop: bool = False
     """End now and keep the results. Default false."""
     queue_name: Label = ""
-    """Kueue's local queue for the pods of this search. Default empty: they are not queued."""
+    """Kueue's local queue for the pods of this search. Default empty: they are not queued. Refused for now."""
     managed_by: Annotated[
         str,
         Field(
@@ -160,7 +160,7 @@ class KernelSearchSpec(Part):
     empty: ours manages it. Immutable."""
     archive: ArchiveSpec | None = None
     """Where every attempt is kept whole. Absent: only the best kernel and the counts are kept; `kernelsearch run -f`
-    always archives beside its other results."""
+    always archives beside its other results. Refused on a cluster for now."""
     retain_best: bool = False
     """Keep the ConfigMap with the best kernel when this object is deleted. Default false."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=2**31 - 1)

@@ -172,7 +172,8 @@ class KernelSearchStatus(Part):
     observed_generation: Count | None = None
     """Generation of the spec that the operator last acted on."""
     start_time: Time | None = None
-    """When the search was accepted. From then on problem, kernel, model and verifiers are immutable."""
+    """When the search was accepted. From then on only `budget`, `suspend`, `stop` and what tidies
+    up afterwards may change."""
     segment_start_time: Time | None = None
     """When the search clock last started. Absent: it stands."""
     deadline_time: Time | None = None

@@ -20,7 +20,7 @@ from kernelsearch.api.resource import GROUP, VERSION
 
 MAX_SHOWN = 60
 """Characters of a value in a message."""
-KINDS_OF_A_CLUSTER = ("KernelSuite", "ModelServer", "VerifierPool")
+KINDS_OF_A_CLUSTER = ("ModelServer", "VerifierPool")
 
 Path = tuple[str | int, ...]
 

@@ -57,7 +57,13 @@ def _budget(budget: Mapping[str, Any]) -> LiveSpec:
         max_attempts=int(budget.get("maxAttempts", 0)),
         max_tokens=int(budget.get("maxTokens", 0)),
         target_speedup=float(target) if target else None,
+        grace_seconds=_seconds(budget, "gracePeriodSeconds"),
+        unavailable_seconds=_seconds(budget, "unavailableSeconds"),
     )
+
+
+def _seconds(budget: Mapping[str, Any], name: str) -> float | None:
+    return float(budget[name]) if name in budget else None
 
 
 class Store:

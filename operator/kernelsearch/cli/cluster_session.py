@@ -31,7 +31,6 @@ from kernelsearch.controller.cluster import ApiServer, ClusterError, connect
 from kernelsearch.controller.running import kept
 from kernelsearch.controller.running.own import GoneError, OwnSearch
 from kernelsearch.metrics import RunnerMetrics
-from kernelsearch.report import best
 from kernelsearch.search import checkpoint, loop, ports, seed
 from kernelsearch.search.facts import Reason
 from kernelverify_api.request import Problem
@@ -203,12 +202,14 @@ class Session:
         await self._stack.enter_async_context(model)
         self._searching = True
         log.say(f"answers by {ready.model}; judged on {config.hardware.name or config.hardware.device}")
+        for note in ready.notes:
+            log.say(f"note: {note}")
         outcome = await loop.run(
             config,
             proposer=model,
             verifier=verifier,
             store=store,
-            archive=cluster_ports.BestKept(self._server, self.own, _origin(search, problem)),
+            archive=cluster_ports.BestKept(self._server, self.own, wiring.origin(search, problem)),
             progress=self._progress,
             clock=clock,
             observer=cluster_ports.Counting(self._metrics, log),
@@ -283,13 +284,6 @@ class Session:
 
 
 _FACTS = ("sequence", "attempts", "tokens", "best", "firstCorrectSeconds", "curve", "recentAttempts", "problem")
-
-
-def _origin(search: KernelSearch, problem: Problem) -> best.Origin:
-    asked = wiring.options(search)
-    dtype = f"--dtype {problem.dtype} " if problem.dtype else ""
-    how = f"{dtype}--custom-kernel {asked.custom_kernel.value} --torch-ops {asked.torch_ops.value}"
-    return best.Origin(search.metadata.name, problem.source, how)
 
 
 def _echo(text: str) -> None:

@@ -46,7 +46,8 @@ def run(path: str | None, cluster: str | None, **options: object) -> None:
     KERNELSEARCH_SECRET_<NAME>_<KEY>, the API key of a --model-url from KERNELSEARCH_SECRET_MODEL_API_KEY when the
     manifest names none. Ctrl-C ends the search and keeps what was found; a second one ends it at once.
 
-    Exit code: 0 a correct kernel was found, 1 none was, 2 invalid manifest, problem or usage, 3 infrastructure failed.
+    Exit code: 0 a correct kernel was found, 1 none was, 2 invalid manifest, problem or usage, 3 infrastructure failed,
+    130 ended at once by a second Ctrl-C.
     """
     if sys.platform == "win32":
         _refuse("kernelsearch run needs Linux or macOS: run it there, or in a container")
@@ -112,7 +113,7 @@ def operate(verbose: bool) -> None:
     """Reconcile KernelSearches, ModelServers and VerifierPools until SIGTERM.
 
     Configured by its environment, as the chart sets it; in a pod it uses the pod's ServiceAccount, elsewhere the
-    kubeconfig. Exit code: 0 told to stop, 2 unusable settings, 3 no cluster or a dead watch.
+    kubeconfig. Exit code: 0 told to stop, 2 unusable settings, 3 no cluster.
     """
     from kernelsearch.cli import operator
 
@@ -137,7 +138,7 @@ def uninstall(namespace: str, deployment: str, release: str, watched: str) -> No
 def smoke_test(path: Path, timeout: int) -> None:
     """Create the search in FILE on the cluster, wait for its end, and delete it.
 
-    Exit code: 0 a correct kernel was found, 1 none was, 3 no cluster, no rights or no end.
+    Exit code: 0 a correct kernel was found, 1 none was, 2 FILE is unusable, 3 no cluster, no rights or no end.
     """
     from kernelsearch.cli import operator
 
@@ -148,7 +149,13 @@ def smoke_test(path: Path, timeout: int) -> None:
 @click.option("--script", required=True, type=FILE, help="Written answers; docs/replay.md explains the format.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8001, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--speed", default=1.0, show_default=True, help="Divides all delays of the script.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Divides all delays of the script.",
+)
 @click.option("--fault", "faults", multiple=True, metavar="SPEC", help="A failure to show, such as drop:every=3.")
 @click.option("--api-key", default="", metavar="KEY", help="Answer 401 to requests without it.")
 def replay_model(script: Path, host: str, port: int, speed: float, faults: tuple[str, ...], api_key: str) -> None:

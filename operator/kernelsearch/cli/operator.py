@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 import yaml
 
+from kernelsearch.api.validation import InvalidManifestError
+from kernelsearch.cli import manifest
 from kernelsearch.controller import cluster, operate, settings, smoke
 from kernelsearch.controller import uninstall as remove
 
@@ -32,11 +34,17 @@ def uninstall(namespace: str, deployment: str, release: str, watched: tuple[str,
 
 def smoke_test(path: Path, seconds: float) -> int:
     """The exit code."""
-    manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        _, text = manifest.load(str(path))
+    except InvalidManifestError as error:
+        click.echo(f"error: {path}: {error}", err=True)
+        return UNUSABLE
+    asked = yaml.safe_load(text)
+    asked["metadata"].setdefault("namespace", "default")
 
     async def work() -> dict[str, object]:
         async with cluster.connect() as server:
-            return await smoke.run(server, manifest, seconds, click.echo)
+            return await smoke.run(server, asked, seconds, click.echo)
 
     try:
         status = asyncio.run(work())

@@ -61,10 +61,8 @@ class Plan:
     @property
     def origin(self) -> best.Origin:
         """For the best kernel's folder."""
-        asked = wiring.options(self.search)
-        dtype = f"--dtype {self.problem.dtype} " if self.problem.dtype else ""
-        how = f"{dtype}--custom-kernel {asked.custom_kernel.value} --torch-ops {asked.torch_ops.value}"
-        return best.Origin(self.name, self.problem.source, how)
+        beside = " `../search.yaml` is the search that found the kernel, `../attempts/` every prompt and answer."
+        return wiring.origin(self.search, self.problem, beside)
 
 
 def settle(asked: Asked) -> Plan:

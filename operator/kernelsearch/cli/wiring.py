@@ -7,6 +7,7 @@ from kernelsearch.api.kernelsearch import KernelSearch
 from kernelsearch.api.problem import Tf32
 from kernelsearch.api.validation import Fault, InvalidManifestError
 from kernelsearch.clients.model import Sampling
+from kernelsearch.report import best
 from kernelsearch.search.config import Hardware, SearchConfig
 from kernelsearch.search.ports import LiveSpec
 from kernelverify_api.report import AuditReport
@@ -43,6 +44,17 @@ def options(search: KernelSearch) -> Options:
     )
 
 
+def origin(search: KernelSearch, judged: Problem, beside: str = "") -> best.Origin:
+    """For the best kernel's files."""
+    asked = options(search)
+    how = [f"--custom-kernel {asked.custom_kernel.value}", f"--torch-ops {asked.torch_ops.value}"]
+    if judged.dtype:
+        how.append(f"--dtype {judged.dtype}")
+    if judged.allow_tf32:
+        how.append("--allow-tf32")
+    return best.Origin(search.metadata.name, judged.source, " ".join(how), beside)
+
+
 def sampling(search: KernelSearch) -> Sampling:
     """How the model draws its tokens."""
     asked = search.spec.model.sampling
@@ -69,7 +81,7 @@ def languages(search: KernelSearch, verifier: Capabilities) -> Languages:
             Fault(
                 "spec.kernel.languages",
                 f"is [{', '.join(asked)}]; the verifier judges {' and '.join(verifier.languages)}: write one of these, "
-                "or give --verifier-url of one that can",
+                "or name another verifier (--verifier-url here, spec.verifiers on a cluster)",
             )
         )
     left = [name for name in asked if name not in judged]
@@ -83,7 +95,7 @@ def check_baselines(search: KernelSearch, verifier: Capabilities) -> None:
     """`eager` and `compile` are the verifier's own; any other name is the reference's. Raises InvalidManifestError."""
     for index, name in enumerate(search.spec.baselines):
         if name == "compile" and name not in verifier.baselines:
-            remedy = "leave it out, or give --verifier-url of one that can"
+            remedy = "leave it out, or name another verifier (--verifier-url here, spec.verifiers on a cluster)"
             fault = Fault(f"spec.baselines[{index}]", f'is "compile", which this verifier does not time; {remedy}')
             raise InvalidManifestError(fault)
 

@@ -171,10 +171,17 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
             namespace=environment.get("POD_NAMESPACE", "default"),
             presets=_file(environment, "KERNELSEARCH_PRESETS_FILE"),
             policy=Policy(**_file(environment, "KERNELSEARCH_POLICY_FILE")),
-            port=int(environment.get("KERNELSEARCH_PORT", "8080")),
+            port=environment.get("KERNELSEARCH_PORT", "8080"),
         )
-    except (ValidationError, ValueError) as error:
-        raise SettingsError(f"the settings are unusable: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(_words(error)) from error
+
+
+def _words(error: ValidationError) -> str:
+    """A line a fault: the field as the chart's values name it, what it is, what is wrong with it."""
+    faults = error.errors(include_url=False)
+    lines = (f"{'.'.join(map(str, each['loc']))} is {each['input']!r:.200}: {each['msg']}" for each in faults)
+    return "\n".join(("the settings are unusable; mend these values of the chart:", *lines))
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

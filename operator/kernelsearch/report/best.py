@@ -21,6 +21,8 @@ class Origin:
     """Text of the reference."""
     check: str = ""
     """Options of `kernelverify check` that judge as the search did, such as `--dtype float32`."""
+    beside: str = ""
+    """What else lies beside the folder, in a sentence; on a cluster there is nothing."""
 
 
 def keep(place: Path, origin: Origin, record: Mapping[str, Any]) -> None:
@@ -69,7 +71,7 @@ def reproduce(origin: Origin, record: Mapping[str, Any]) -> str:
         "prompts": f"version {record.get('promptVersion', 'unknown')}",
     }
     table = "\n".join(f"- {name}: {untrusted.line(str(value), 300)}" for name, value in facts.items())
-    return _TEXT.format(table=table, options=f"{origin.check}{_baselines(report)}")
+    return _TEXT.format(table=table, options=f"{origin.check}{_baselines(report)}", beside=origin.beside)
 
 
 def figure(report: Mapping[str, Any]) -> str:
@@ -111,5 +113,5 @@ kernelverify check kernel.py --reference reference.py --level champion {options}
 ```
 
 The verdict is reproducible; a speed-up belongs to the machine, its clocks and its neighbours. `report.json` is the
-verifier's whole report, `../search.yaml` the search that found the kernel, `../attempts/` every prompt and answer.
+verifier's whole report.{beside}
 """

@@ -169,6 +169,10 @@ class LiveSpec:
     max_attempts: int = 0
     max_tokens: int = 0
     target_speedup: float | None = None
+    grace_seconds: float | None = None
+    """None: what it was when the search began."""
+    unavailable_seconds: float | None = None
+    """As above."""
 
 
 class Progress(Protocol):

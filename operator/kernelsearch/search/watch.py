@@ -38,14 +38,22 @@ class Watch:
     @property
     def last_moment(self) -> float:
         """When the last evaluation must be over."""
-        return self.spec.deadline + self._ledger.search.grace_seconds
+        return self.spec.deadline + self._grace
+
+    @property
+    def _grace(self) -> float:
+        asked = self.spec.grace_seconds
+        return self._ledger.search.grace_seconds if asked is None else asked
+
+    @property
+    def _unavailable(self) -> float:
+        asked = self.spec.unavailable_seconds
+        return self._ledger.search.unavailable_seconds if asked is None else asked
 
     def check(self) -> bool:
         """Whether the search goes on. Once it ended, it stays ended."""
         if self.end is None:
-            self.end = budget.why_ended(
-                self.spec, self._ledger.population, self._spent(), self._ledger.search.unavailable_seconds
-            )
+            self.end = budget.why_ended(self.spec, self._ledger.population, self._spent(), self._unavailable)
             if self.end is not None:
                 self.ended.set()
         return self.end is None
@@ -120,7 +128,7 @@ class Watch:
 
     async def _wind_down(self) -> None:
         if self.end and self.end.grace:
-            grace = self._ledger.search.grace_seconds
+            grace = self._grace
             cutting = min(CUT_SECONDS, grace) if self.end.reason is Reason.DEADLINE_REACHED else 0.0
             await self._clock.sleep(cutting)
             self.no_more_answers.set()

@@ -44,9 +44,12 @@ def verifier(owner: Manifest, policies: NetworkPolicies) -> Manifest:
 
 
 def model(owner: Manifest, policies: NetworkPolicies, port: int, *, downloads: bool) -> Manifest:
-    """`downloads`: the weights come from a hub."""
+    """`downloads`: the weights come from a hub.
+
+    Not to be scraped: an engine's metrics come from the port at which it answers whoever asks.
+    """
     peers = [{"podSelector": {"matchLabels": names.selector(owner, names.MODEL)}}]
-    ingress = [_rule("from", [_runners(owner)], port), {"from": peers}, *_scrape(policies, port)]
+    ingress = [_rule("from", [_runners(owner)], port), {"from": peers}]
     egress: list[Manifest] = [{"to": peers}]
     if downloads:
         egress += [_dns(policies), *_outside(policies)]

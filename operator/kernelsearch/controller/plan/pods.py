@@ -15,6 +15,9 @@ STEADY_SECONDS = 60
 """A runner that lived so long has not failed in succession."""
 
 
+STARTING = "its containers are starting"
+
+
 @dataclass(frozen=True)
 class Pod:
     """One pod, as observed."""
@@ -94,7 +97,7 @@ def _trouble(status: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> 
         return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}"[:500]
     if status.get("message"):
         return f"{status.get('reason', '')}: {status['message']}"[:500]
-    return "its containers are starting" if states else "it is not scheduled yet"
+    return STARTING if states else "it is not scheduled yet"
 
 
 def next_restarts(pod: Pod) -> int:

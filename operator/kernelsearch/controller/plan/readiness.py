@@ -50,7 +50,7 @@ class Seen:
 
 def all_of(seen: Seen, search: KernelSearch) -> tuple[Condition, Condition, Condition]:
     """ModelReady, VerifiersReady, RunnerReady."""
-    return model(seen, search), verifiers(seen, search), runner(seen)
+    return model(seen, search), verifiers(seen, search), runner(seen, search)
 
 
 def model(seen: Seen, search: KernelSearch) -> Condition:
@@ -64,14 +64,32 @@ def verifiers(seen: Seen, search: KernelSearch) -> Condition:
     return _shared("VerifiersReady", "VerifierPool", seen, seen.pool, search.spec.verifiers.pool_ref)
 
 
-def runner(seen: Seen) -> Condition:
+def runner(seen: Seen, search: KernelSearch) -> Condition:
     pod = seen.runner
     if pod is None:
         return conditions.false("RunnerReady", "NoPod", "the runner's pod is being made")
     if pod.ready:
         return conditions.true("RunnerReady", "Running", "")
-    reason = "Ended" if pod.over else "Starting"
-    return conditions.false("RunnerReady", reason, pod.trouble or "it is being removed")
+    if pod.over:
+        return conditions.false("RunnerReady", "Ended", pod.trouble)
+    wanted = _mounted(search) if pod.trouble == pods.STARTING else ""
+    return conditions.false(
+        "RunnerReady", "Starting", f"{pod.trouble}{wanted}" if pod.trouble else "it is being removed"
+    )
+
+
+def _mounted(search: KernelSearch) -> str:
+    """What a pod waits for in silence: a container is not made before all of it is there, and nobody says which is not.
+
+    Whether a Secret exists cannot be looked up: nobody in this system may read Secrets.
+    """
+    endpoint = search.spec.model.endpoint
+    wanted = []
+    if endpoint and (ref := endpoint.api_key_secret_ref):
+        wanted.append(f"Secret {ref.name} with key {ref.key} (spec.model.endpoint.apiKeySecretRef)")
+    if endpoint and (ref := endpoint.ca_config_map_ref):
+        wanted.append(f"ConfigMap {ref.name} with key {ref.key} (spec.model.endpoint.caConfigMapRef)")
+    return f"; it needs {' and '.join(wanted)} in this namespace" if wanted else ""
 
 
 def admits(shared: Manifest, search: Manifest, *, named: bool) -> bool:
