@@ -56,6 +56,11 @@ async def _finished(client, identity: str) -> dict:
     raise AssertionError(state)
 
 
+async def _stage(client, identity: str) -> str:
+    async with client.get(f"/v1/evaluations/{identity}") as response:
+        return (await response.json())["stage"]
+
+
 @pytest.mark.needs("linux")
 async def test_a_right_answer_is_correct(client):
     state = await _finished(client, await _submit(client, TORCH))
@@ -67,7 +72,9 @@ async def test_a_right_answer_is_correct(client):
 @pytest.mark.needs("linux")
 async def test_health_and_cancel_answer_while_a_candidate_hangs(client):
     identity = await _submit(client, HANG)
-    await asyncio.sleep(15)
+    while await _stage(client, identity) != "checking":  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(3)  # from there to its first call
 
     async with client.get("/healthz") as response:
         assert response.status == 200
